@@ -1,0 +1,115 @@
+"""Options that several commands share, and the way a result is shown."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xbench.sources import default_cache
+
+Command = Callable[..., Any]
+
+
+def data_option(function: Command) -> Command:
+    """`--data DIR`."""
+    return click.option(
+        "--data",
+        envvar="XBENCH_DATA",
+        type=click.Path(path_type=Path),
+        help="Folder DIR/<task>/... of sources at hand, instead of fetching them. [XBENCH_DATA]",
+    )(function)
+
+
+def result_options(function: Command) -> Command:
+    """Where results go and how they are shown."""
+    from xbench.tables import FORMATS
+
+    for option in (
+        click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of the results."),
+        click.option("--format", "format_", type=click.Choice(FORMATS), help="Of the tables. [rich on a terminal, else md]"),
+        click.option("--threads", type=click.IntRange(1), help="For scoring; never changes a number. [all processors]"),
+        click.option("--run-depth", type=click.IntRange(0), default=0, help="Also write TREC runs and qrels of every cell, this many passages a query."),
+    ):
+        function = option(function)
+    return function
+
+
+def model_options(function: Command) -> Command:
+    """How to run an `hf:` model; all of them are part of its fingerprint."""
+    for option in (
+        click.option("--pooling", help="mean, cls or last; for plain transformers checkpoints. [mean]"),
+        click.option("--normalize/--no-normalize", default=None, help="Scale vectors to length 1. [as the checkpoint says, else yes]"),
+        click.option("--prompt-query", help="Put before each query. [as the checkpoint says, else none]"),
+        click.option("--prompt-passage", help="Put before each passage. [as the checkpoint says, else none]"),
+        click.option("--max-length", type=click.IntRange(1), help="Tokens, special ones included. [the checkpoint's]"),
+        click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16."),
+        click.option("--device", help="cpu, cuda, cuda:1, mps. [cuda where there is one, else cpu]"),
+        click.option("--batch-tokens", type=click.IntRange(1), help="Padded tokens in a batch. [what suits the device]"),
+    ):
+        function = option(function)
+    return function
+
+
+def evaluate_and_show(
+    model: str,
+    tasks: tuple[str, ...],
+    *,
+    output: Path,
+    format_: str | None,
+    threads: int | None,
+    run_depth: int,
+    data: Path | None = None,
+    measures: tuple[str, ...] = (),
+    batch_tokens: int | None = None,
+    offline: bool = False,
+    **options: Any,
+) -> None:
+    """Evaluate, write each result as soon as it is there, print its tables."""
+    from xbench import tables
+    from xbench.evaluate import Plan, evaluate
+    from xbench.measures import parse_all
+    from xbench.models import Options, load
+    from xbench.progress import log
+    from xbench.results import write_result
+    from xbench.storage import writable
+    from xbench.tasks import select
+
+    chosen = select(list(tasks))
+    parse_all(measures)
+    writable(output)  # before hours of encoding, not after
+    format_ = format_ or ("rich" if sys.stdout.isatty() else "md")
+    loaded = load(model, Options(**options))
+    for task in chosen:
+        given = {"measures": list(measures), "batch-tokens": batch_tokens, **options}
+        plan = Plan(default_cache(), data, offline, threads, _command(model, task.name, given), run_depth, output)
+        result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens)
+        path = write_result(result, output / result.model["slug"])
+        log.info("%s: %d cells in %s", task.name, len(result.cells), path)
+        if format_ == "json":
+            click.echo(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))
+            continue
+        primary = task.primary if task.primary in result.cells[0].values else next(iter(result.cells[0].values))
+        shown = tables.tables(result, primary)
+        if format_ == "rich":
+            tables.print_rich(shown)
+        else:
+            click.echo(tables.render(shown, format_))
+
+
+def _command(model: str, task: str, given: dict[str, Any]) -> str:
+    """The command that gives these numbers again, without what moves none (folders, threads, format)."""
+    import shlex
+
+    words = ["xbench", "run", model, "-t", task]
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if name == "measures":
+            words += [word for measure in value for word in ("-m", measure)]
+        elif isinstance(value, bool):
+            words.append(option if value else f"--no-{name}")
+        elif value is not None and (name, value) != ("dtype", "float32"):
+            words += [option, str(value)]
+    return shlex.join(words)

@@ -1,0 +1,23 @@
+"""`xbench run`."""
+
+from typing import Any
+
+import click
+
+from xbench.cli.options import data_option, evaluate_and_show, model_options, result_options
+
+
+@click.command("run")
+@click.argument("model")
+@click.option("-t", "--task", "tasks", multiple=True, required=True, metavar="TASK", help="May be repeated.")
+@click.option("-m", "--measure", "measures", multiple=True, metavar="MEASURE", help="In ir-measures' spelling; may be repeated. [the task's]")
+@data_option
+@model_options
+@result_options
+def command(model: str, **options: Any) -> None:
+    """Evaluate MODEL on tasks: encode, index, rank, score; write the results, print the tables.
+
+    MODEL is `hash`, `hf:NAME_OR_DIR[@REVISION]` (or just the name or folder), `py:FILE_OR_MODULE:OBJECT`,
+    or `vectors:DIR`. An interrupted run goes on where it stopped when called again.
+    """
+    evaluate_and_show(model, **options)

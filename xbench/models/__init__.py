@@ -1,0 +1,93 @@
+"""Models by their spelling: `hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbench.errors import unknown
+
+if TYPE_CHECKING:
+    from xbench.models.vectors import GivenVectors
+
+Role = Literal["queries", "passages"]
+ROLES: tuple[Role, Role] = ("queries", "passages")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run an `hf:` model; None takes what the checkpoint says, or the default in brackets."""
+
+    pooling: str | None = None  # mean, cls or last [mean]
+    normalize: bool | None = None  # scale vectors to length 1 [yes, unless the checkpoint says dot product]
+    prompt_query: str | None = None  # put before each query [none]
+    prompt_passage: str | None = None  # put before each passage [none]
+    max_length: int | None = None  # tokens, special ones included [the tokenizer's, at most 512]
+    dtype: str = "float32"  # float32, bfloat16 or float16
+    device: str | None = None  # cpu, cuda, cuda:1, mps [cuda where there is one, else cpu]
+
+
+class Encoder(Protocol):
+    """Maps texts to vectors. Learns nothing of the task but text, role and language."""
+
+    name: str
+    """As the user spelled it."""
+    told_language: bool
+    """Whether the language can change a vector; if not, a text is encoded once for all languages."""
+    identity: dict[str, object]
+    """JSON values: everything that can move a number, and nothing that cannot (no path, no time)."""
+
+    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
+        """Cost of each text, in tokens or the like: what batches are sorted by and filled to."""
+
+    def encode_queries(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
+        """float32 (n, d): the vectors of queries of one language."""
+
+    def encode_passages(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
+        """float32 (n, d): the vectors of passages of one language."""
+
+
+def fingerprint(identity: dict[str, object]) -> str:
+    """SHA-256 of the canonical JSON of a model's identity: the key of its cached vectors."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def slug(name: str, print_: str) -> str:
+    """A folder name for a model: readable, one path part, and different for different fingerprints."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name.rstrip("/").rsplit("/", 1)[-1]).strip("-.")[-60:].strip("-.")
+    return f"{readable or 'model'}-{print_[:12]}"
+
+
+def load(spelling: str, options: Options | None = None) -> "Encoder | GivenVectors":
+    """The model of a spelling.
+
+    Raises:
+        UsageError: no such model.
+        DataError: its files are missing or not in their format.
+    """
+    options = options or Options()
+    kind, _, rest = spelling.partition(":")
+    if spelling == "hash":
+        from xbench.models.hashing import HashEncoder
+
+        return HashEncoder()
+    if kind == "py" and rest:
+        from xbench.models.python import PythonEncoder
+
+        return PythonEncoder(spelling)
+    if kind == "vectors" and rest:
+        from xbench.models.vectors import GivenVectors
+
+        return GivenVectors(spelling)
+    if (kind == "hf" and rest) or Path(spelling).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", spelling):
+        from xbench.models.hf import load_hf
+
+        return load_hf(spelling, options)
+    raise unknown("model", spelling, ["hash", "hf:NAME_OR_DIR", "py:FILE_OR_MODULE:OBJECT", "vectors:DIR"])

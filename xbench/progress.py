@@ -1,0 +1,44 @@
+"""Progress on standard error: a bar on a terminal, plain log lines elsewhere."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+log = logging.getLogger("xbench")
+# Seconds between two log lines where there is no terminal.
+INTERVAL = 15.0
+
+
+@contextlib.contextmanager
+def track(what: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
+    """Show how far `what` is; yields the function to call with each number of steps done.
+
+    Args:
+        what: shown in front, such as `encoding queries`.
+        total: steps in all.
+        unit: of a step, such as `texts`, or `bytes`.
+    """
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(f"{what} ({unit})" if unit else what, total=total)
+            yield lambda steps: bar.advance(task, steps)
+        return
+    done, started = 0, time.monotonic()
+    last = started
+
+    def advance(steps: int) -> None:
+        nonlocal done, last
+        done += steps
+        if time.monotonic() - last >= INTERVAL:
+            last = time.monotonic()
+            left = (last - started) * (total - done) / max(done, 1)
+            log.info("%s: %d of %d %s, about %.0f s left", what, done, total, unit, left)
+
+    yield advance
+    log.info("%s: %d of %d %s in %.1f s", what, done, total, unit, time.monotonic() - started)

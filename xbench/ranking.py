@@ -1,0 +1,331 @@
+"""The one ranking rule of xbench, and the ranks of the relevant passages by counting.
+
+The rule: score descending, then doc_id descending (trec_eval's, form_res_rels.c). The score of
+a query and a passage is the exact dot product of their float32 vectors, rounded once to float64;
+it depends on nothing but the two vectors: not on batch, block, thread or library. Nothing else
+in the package may order passages: two rules in one harness once gave a constant scorer
+MRR@10 = 1.0 beside nDCG@10 = 0.0 (embeddings-benchmark/mteb#5092).
+
+Every measure here needs only the ranks of the relevant passages, and a rank needs no sorting:
+it is 1 + how many passages stand above. A float32 matrix product decides nearly all comparisons;
+those inside its error band are decided in float64, and those inside float64's by `math.fsum` on
+the exact products. So the ranks are exact at little more than the price of the product.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from xbench.errors import ModelOutputError
+from xbench.records import Judged
+
+Matrix = NDArray[np.float32]
+
+# Of float32 scores held at once by one thread; 512 queries against XQuAD-R's 13,014 passages.
+TILE_BYTES = 512 * 13_100 * 4
+# Comparisons put off for float64 before they are decided; bounds memory when a model ties a lot.
+PENDING = 1 << 18
+# Rows of a segment: flags are added up eight a word in bytes, so at most 255 words.
+SEGMENT = 255 * 8
+# Flags compared in one call: they stay in the second-level cache, and calls stay few.
+GROUP_BYTES = 1 << 20
+U32, U64 = 2.0**-24, 2.0**-53
+
+
+def cores() -> int:
+    """Processors this process may use; OMP_NUM_THREADS, if set, lowers it."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    return min(allowed, int(wish)) if wish.isdigit() and int(wish) > 0 else allowed
+
+
+def tie_order(doc_ids: Sequence[str]) -> NDArray[np.int64]:
+    """(n,) the place of each doc_id in ascending order: of two tied passages the higher one wins.
+
+    Python compares strings by code point, which is the byte order of UTF-8 that trec_eval uses.
+    """
+    order = np.empty(len(doc_ids), np.int64)
+    order[sorted(range(len(doc_ids)), key=doc_ids.__getitem__)] = np.arange(len(doc_ids))
+    return order
+
+
+def exact_score(query: Matrix, passage: Matrix) -> float:
+    """The rule's score of a pair of vectors (d,): their dot product, rounded once."""
+    return math.fsum(query.astype(np.float64) * passage.astype(np.float64))  # 24 + 24 bits: exact
+
+
+class Segment(NamedTuple):
+    """Rows `low:high` of a piece, at column `start` (a multiple of 8) of a tile's scores."""
+
+    piece: int
+    low: int
+    high: int
+    start: int
+
+
+class Pool:
+    """The passages of one or more languages, one matrix a language, never copied together.
+
+    Args:
+        pieces: float32 (m_i, d) each, C-contiguous; row j of the pool is row j - offsets[i] of i.
+        doc_ids: of all rows, in the same order.
+    """
+
+    def __init__(self, pieces: Sequence[Matrix], doc_ids: Sequence[str]):
+        self.pieces = list(pieces)
+        self.offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])]).astype(np.int64)
+        if len(doc_ids) != self.offsets[-1]:
+            raise ValueError(f"{len(doc_ids)} doc_ids for {self.offsets[-1]} rows")
+        self.order = tie_order(doc_ids)
+        self.groups = self._equal_vectors()
+        self.norm = max((largest_norm(p) for p in self.pieces), default=0.0)
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def _equal_vectors(self) -> NDArray[np.int64]:
+        """(n,) equal numbers for bytewise equal vectors: those tie whatever the query is."""
+        first: dict[int, int] = {}
+        groups = np.arange(len(self))
+        for offset, piece in zip(self.offsets, self.pieces, strict=False):
+            for i, row in enumerate(piece):
+                j = first.setdefault(hash(row.tobytes()), int(offset) + i)
+                if j != offset + i and np.array_equal(self.row(j), row):
+                    groups[offset + i] = j
+        return groups
+
+    def row(self, j: int) -> Matrix:
+        """(d,) one vector."""
+        i = int(np.searchsorted(self.offsets, j, side="right")) - 1
+        return self.pieces[i][j - self.offsets[i]]
+
+    def tiles(self, columns: int) -> list[list["Segment"]]:
+        """Cut into runs of about `columns` rows, each of segments of one piece."""
+        tiles: list[list[Segment]] = [[]]
+        used = 0
+        for i, piece in enumerate(self.pieces):
+            for low in range(0, len(piece), SEGMENT):
+                if used >= columns:
+                    tiles.append([])
+                    used = 0
+                high = min(len(piece), low + SEGMENT)
+                tiles[-1].append(Segment(i, low, high, used))
+                used += -(-(high - low) // 8) * 8
+        return tiles
+
+    def dot(self, queries: Matrix, q: NDArray[np.int64], p: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n,) dot products of rows `q` of `queries` with pool rows `p`, summed in float64."""
+        out = np.empty(len(q))
+        if not len(q):
+            return out
+        place = np.argsort(p, kind="stable")
+        cuts = np.searchsorted(p[place], self.offsets)
+        step = 64  # two blocks of 64 x d float32 stay in the second-level cache
+        a = np.empty((step, queries.shape[1]), np.float32)
+        b = np.empty_like(a)
+        for i, piece in enumerate(self.pieces):
+            for low in range(cuts[i], cuts[i + 1], step):
+                at = place[low : min(low + step, cuts[i + 1])]
+                n = len(at)
+                queries.take(q[at], axis=0, out=a[:n], mode="clip")
+                piece.take(p[at] - self.offsets[i], axis=0, out=b[:n], mode="clip")
+                out[at] = np.einsum("ij,ij->i", a[:n], b[:n], dtype=np.float64, casting="same_kind")
+        return out
+
+    def best(self, query: Matrix, rows: NDArray[np.int64], k: int) -> list[tuple[int, float]]:
+        """The first k of the pool rows `rows` for a query (d,), as (row, score), best first."""
+        scores = self.dot(query[None], np.zeros(len(rows), np.int64), rows)
+        doubt = float64_doubt(len(query), largest_norm(query[None]) * self.norm)
+        sequence = np.argsort(-scores)
+        near = np.flatnonzero(-np.diff(scores[sequence]) <= doubt)
+        for i in sequence[np.union1d(near, near + 1)]:
+            scores[i] = exact_score(query, self.row(int(rows[i])))
+        sequence = np.lexsort((-self.order[rows], -scores))[:k]
+        return [(int(rows[i]), float(scores[i])) for i in sequence]
+
+
+def largest_norm(matrix: Matrix) -> float:
+    """The largest Euclidean norm of the rows, rounded up."""
+    if not len(matrix):
+        return 0.0
+    squares = np.einsum("ij,ij->i", matrix, matrix)
+    return float(np.sqrt(squares.max(), dtype=np.float64)) * (1 + matrix.shape[1] * U32)
+
+
+def grid(matrix: Matrix) -> int | None:
+    """The smallest s up to 20 such that every value is a multiple of 2^-s, or None."""
+    if not matrix.size:
+        return 0
+    for s in range(21):
+        scaled = matrix[0] * np.float32(2.0**s)
+        if np.array_equal(scaled, np.rint(scaled)):
+            step = max(1, (1 << 20) // matrix.shape[1])
+            blocks = (matrix[i : i + step] * np.float32(2.0**s) for i in range(0, len(matrix), step))
+            return s if all(np.array_equal(x, np.rint(x)) for x in blocks) else None
+    return None
+
+
+def error_band(dimension: int, query_norm: float, pool_norm: float) -> float:
+    """How far a float32 dot product of any summation order can be from the true one.
+
+    The smaller of the worst case, d u |q||p| (Higham 2002, section 3.1), and 10 sqrt(d) u |q||p|,
+    which rounding errors exceed with a probability below 2 d exp(-50) (Higham and Mary 2019,
+    theorem 2.4, doi:10.1137/18M1226312); plus what products lose below float32's range.
+    """
+    slope = min(dimension + 2, 10 * math.sqrt(dimension)) * U32 * 1.01
+    return slope * query_norm * pool_norm + (dimension + 1) * 2.0**-149
+
+
+def float64_doubt(dimension: int, norms: float) -> float:
+    """How far apart two float64 sums of equal dot products can be: twice the worst error, d u |q||p|."""
+    return 2 * (dimension + 1) * U64 * norms
+
+
+def passages_above(
+    queries: Sequence[Matrix], pool: Pool, judged: Judged, *, threads: int | None = None, block: int | None = None
+) -> NDArray[np.int32]:
+    """How many passages of each piece of the pool stand above each relevant passage.
+
+    The rank of a relevant passage among the passages of some pieces (languages) is 1 + the sum
+    of their columns; its rank in the joint pool is 1 + the sum of all.
+
+    Args:
+        queries: float32 (n_i, d) each; `judged` counts their rows one after the other.
+        pool: the passages.
+        judged: which pool rows are relevant to which query.
+        threads: how many threads; by default all processors. Never changes a count.
+        block: queries per matrix product; by default as many as TILE_BYTES hold. Never changes a count.
+
+    Returns:
+        int32 (nnz, pieces), rows as in `judged.rows`.
+
+    Raises:
+        ModelOutputError: norms so large that a score overflows float32.
+    """
+    above = np.zeros((len(judged.rows), len(pool.pieces)), np.int32)
+    width = max(1, min(len(pool), TILE_BYTES // 4 // 64))
+    block = block or max(1, TILE_BYTES // 4 // width)
+    norm = max((largest_norm(q) for q in queries), default=0.0) * pool.norm
+    if not norm < 1e38:
+        raise ModelOutputError(f"vector norms multiply to {norm:g}: scores overflow float32; normalise the vectors")
+    grids = [grid(matrix) for matrix in [*queries, *pool.pieces]]
+    known = [g for g in grids if g is not None]
+    # Multiples of 2^-s below 2^(24-s) add up without any rounding in float32, in any order.
+    exact = len(known) == len(grids) and norm * 4.0 ** max(known, default=0) <= 2.0**24
+    tiles = pool.tiles(width)
+    jobs, first = [], 0
+    for matrix in queries:
+        for i in range(0, len(matrix), block):
+            jobs.append(_Block(matrix[i : i + block], first + i, pool, judged, above, exact))
+        first += len(matrix)
+    # Threads over blocks with a single-threaded product each: counting then runs in parallel too.
+    with threadpool_limits(1), ThreadPoolExecutor(threads or cores()) as executor:
+        for _ in executor.map(lambda job: job.count(tiles), jobs):
+            pass
+    return above
+
+
+class _Block:
+    """A block of queries against the whole pool; adds to the shared `above`."""
+
+    def __init__(
+        self, queries: Matrix, first: int, pool: Pool, judged: Judged, above: NDArray[np.int32], exact: bool
+    ):
+        indptr = judged.indptr[first : first + len(queries) + 1]
+        entries = slice(int(indptr[0]), int(indptr[-1]))
+        self.queries, self.pool, self.exact = queries, pool, exact
+        self.above = above[entries]
+        self.rows = judged.rows[entries]
+        self.query_of = np.repeat(np.arange(len(queries)), np.diff(indptr))
+        self.place = np.arange(len(self.rows)) - (indptr - indptr[0])[self.query_of]
+        self.undecided: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        self.pending = 0
+
+    def count(self, tiles: list[list[Segment]]) -> None:
+        """Count what float32 decides, tile by tile, and decide the rest."""
+        if not len(self.rows):
+            return
+        norm = largest_norm(self.queries)
+        dimension = self.queries.shape[1]
+        self.scores = self.pool.dot(self.queries, self.query_of, self.rows)
+        self.doubt = float64_doubt(dimension, norm * self.pool.norm)
+        low = high = self.scores.astype(np.float32)
+        if not self.exact:  # rounded outwards, so that the band stays as wide in float32
+            band = error_band(dimension, norm, self.pool.norm)
+            low = np.nextafter((self.scores - band).astype(np.float32), np.float32(-np.inf))
+            high = np.nextafter((self.scores + band).astype(np.float32), np.float32(np.inf))
+        # One row a query, filled up with a score that no passage is above.
+        self.entry = np.full((len(self.queries), int(self.place.max()) + 1), -1)
+        self.entry[self.query_of, self.place] = np.arange(len(self.rows))
+        rows = [np.where(self.entry < 0, np.float32(np.inf), bound[self.entry])[:, :, None] for bound in (low, high)]
+        for tile in tiles:
+            self._count_tile(tile, *rows)
+        self._decide()
+
+    def _count_tile(self, tile: list[Segment], low: Matrix, high: Matrix) -> None:
+        width = -(-(tile[-1].start + tile[-1].high - tile[-1].low) // 8) * 8
+        scores = np.full((len(self.queries), 1, width), -np.inf, np.float32)  # padding is above nothing
+        pool_row = np.zeros(width, np.int64)
+        for piece, lo, hi, start in tile:
+            np.matmul(self.queries, self.pool.pieces[piece][lo:hi].T, out=scores[:, 0, start : start + hi - lo])
+            pool_row[start : start + hi - lo] = np.arange(lo, hi) + self.pool.offsets[piece]
+        starts = np.array([segment.start // 8 for segment in tile])
+        order = self.pool.order[pool_row]
+        mine = np.where(self.entry < 0, -1, self.pool.order[self.rows][self.entry])[:, :, None]
+        counts = np.empty((*self.entry.shape, len(tile)), np.uint64)
+        group = max(1, GROUP_BYTES // (self.entry.shape[1] * width))
+        flags = np.empty((3, group, self.entry.shape[1], width), np.bool_)
+        for first in range(0, len(scores), group):
+            part = slice(first, first + group)
+            above, maybe, later = flags[:, : len(scores[part])]
+            np.greater(scores[part], high[part], out=above)
+            if self.exact:
+                np.equal(scores[part], high[part], out=maybe)
+                np.greater(order, mine[part], out=later)
+                maybe &= later
+                above |= maybe
+            # Eight flags a word: the words of a segment add up in eight bytes that cannot overflow.
+            np.add.reduceat(above.view(np.uint64), starts, axis=2, out=counts[part])
+            if self.exact:
+                continue
+            np.greater(scores[part], low[part], out=maybe)
+            np.not_equal(maybe, above, out=maybe)
+            words = (maybe.view(np.uint64) != 0).reshape(-1).nonzero()[0]
+            hit, byte = maybe.reshape(-1, 8)[words].nonzero()
+            entry, column = np.divmod(words[hit] * 8 + byte, width)
+            self._put(self.entry[part].reshape(-1)[entry], pool_row[column])
+        in_segments = counts[self.entry >= 0].view(np.uint8).reshape(len(self.rows), len(tile), 8)
+        for k, segment in enumerate(tile):
+            self.above[:, segment.piece] += in_segments[:, k].sum(axis=1, dtype=np.int32)
+
+    def _put(self, entry: NDArray[np.int64], row: NDArray[np.int64]) -> None:
+        self.undecided.append((entry, row))
+        self.pending += len(entry)
+        if self.pending > PENDING:
+            self._decide()
+
+    def _decide(self) -> None:
+        """Decide in float64, then exactly, the comparisons that float32 left open."""
+        if not self.pending:
+            return
+        entry, row = (np.concatenate(part) for part in zip(*self.undecided, strict=True))
+        self.undecided, self.pending = [], 0
+        pool, mine = self.pool, self.rows[entry]
+        wins = pool.order[row] > pool.order[mine]  # what a tie gives
+        differ = np.flatnonzero(pool.groups[row] != pool.groups[mine])
+        gap = pool.dot(self.queries, self.query_of[entry[differ]], row[differ]) - self.scores[entry[differ]]
+        sure = np.abs(gap) > self.doubt
+        wins[differ[sure]] = gap[sure] > 0
+        for i in differ[~sure]:
+            query = self.queries[self.query_of[entry[i]]]
+            other, relevant = exact_score(query, pool.row(row[i])), exact_score(query, pool.row(mine[i]))
+            if other != relevant:
+                wins[i] = other > relevant
+        piece = np.searchsorted(pool.offsets, row[wins], side="right") - 1
+        np.add.at(self.above, (entry[wins], piece), 1)

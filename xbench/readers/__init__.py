@@ -1,0 +1,97 @@
+"""Readers, one file per source format; every one gives a Collection, checked against the task's counts."""
+
+import hashlib
+from pathlib import Path
+
+from xbench.errors import DataError, IntegrityError
+from xbench.readers.squad import SquadFile, read_squad
+from xbench.records import Collection
+from xbench.sources import locate, verify
+from xbench.tasks import Task
+
+
+def source_path(task: Task, language: str, data: Path | None, *, offline: bool = False) -> Path:
+    """Where the verified source of a language lies; fetched into the cache if it must be.
+
+    Raises:
+        DataError, IntegrityError, StorageError: as `sources.locate`.
+    """
+    source = task.sources[language]
+    if task.folder is None:
+        return locate(source, data, offline=offline)
+    path = task.folder / source.name
+    verify(path, source)
+    return path
+
+
+def read(task: Task, data: Path | None = None, *, offline: bool = False) -> Collection:
+    """The texts of a task and what is relevant to what.
+
+    Args:
+        task: its sources are verified by size and SHA-256 each time.
+        data: a folder `data/<task>/...` of sources at hand; else the cache, fetched if need be.
+        offline: never fetch.
+
+    Raises:
+        DataError: a source is missing or not in its format, or its counts are not the expected ones.
+        IntegrityError: a source is not the published file.
+    """
+    return _link(task, _read_files(task, data, offline))
+
+
+def check(task: Task, data: Path | None = None, *, offline: bool = False) -> Collection:
+    """`read`, and the golden rows too: for `xbench data verify`.
+
+    Raises:
+        IntegrityError: a golden row differs; besides those of `read`.
+    """
+    files = _read_files(task, data, offline)
+    collection = _link(task, files)
+    for language in task.languages:
+        golden, file = task.golden[language], files[language]
+        for kind, expected, rows in (
+            ("query", golden.queries, file.queries),
+            ("passage", golden.passages, file.passages),
+        ):
+            for row, id_, digest in expected:
+                found = (rows[row][0], hashlib.sha256(rows[row][1].encode()).hexdigest()[:16])
+                if found != (id_, digest):
+                    raise IntegrityError(f"{task.name}/{language}: {kind} row {row} is {found}, expected {(id_, digest)}")
+        for query_id, doc_id in golden.qrels:
+            if collection.qrels[query_id].get(doc_id) != 1:
+                raise IntegrityError(f"{task.name}/{language}: {doc_id} is not relevant to {query_id}, as expected")
+        shared = {
+            b: sum(any(d.startswith(f"{b}:") for d in collection.qrels[q.query_id]) for q in file.queries)
+            for b in task.languages
+        }
+        if shared != task.shared[language]:
+            raise DataError(f"{task.name}/{language}: queries with an answer by language: {shared}, expected {task.shared[language]}")
+    return collection
+
+
+def _read_files(task: Task, data: Path | None, offline: bool) -> dict[str, SquadFile]:
+    if task.format != "squad-sentences":
+        raise DataError(f"task {task.name}: no reader for format {task.format!r}; known: squad-sentences")
+    files = {}
+    for language in task.languages:
+        path = source_path(task, language, data, offline=offline)
+        file = files[language] = read_squad(path, language)
+        found = {"queries": len(file.queries), "passages": len(file.passages), **file.counts}
+        if found != task.counts[language]:
+            raise DataError(f"{path}: found {found}, expected {task.counts[language]}; is the task definition of this version?")
+    return files
+
+
+def _link(task: Task, files: dict[str, SquadFile]) -> Collection:
+    """The same question id in two languages is the same question: its answers are relevant in both."""
+    qrels: dict[str, dict[str, int]] = {}
+    for language in task.languages:
+        for question_id in files[language].answers:
+            qrels[f"{language}:{question_id}"] = {
+                files[other].answers[question_id]: 1 for other in task.languages if question_id in files[other].answers
+            }
+    return Collection(
+        {language: files[language].queries for language in task.languages},
+        {language: files[language].passages for language in task.languages},
+        qrels,
+    )

@@ -1,0 +1,51 @@
+"""JSON as the standard has it: UTF-8, no NaN, no duplicate keys, nothing that a later step chokes on."""
+
+import json
+from pathlib import Path
+
+from xbench.errors import DataError
+from xbench.storage import storage
+
+
+def read_json(path: Path) -> object:
+    """The value of a JSON file.
+
+    Raises:
+        DataError: not UTF-8, not JSON, a duplicate key, NaN or infinity, a lone surrogate; with
+            the file and, where there is one, the line.
+        StorageError: the file cannot be read.
+    """
+    with storage(path, "read"):
+        data = path.read_bytes()
+    return parse_json(data, str(path))
+
+
+def parse_json(data: bytes, where: str) -> object:
+    """The value of JSON bytes; `where` names their origin in errors, as in `read_json`."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(f"{where}:{line}: not UTF-8 (byte {error.start}: 0x{data[error.start]:02x})") from error
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        text.encode() if "\\u" not in text else json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: a string holds a lone surrogate, half of a character: {error.reason}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not usable JSON: {error}") from error
+    return value
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"duplicate key {next(k for k in keys if keys.count(k) > 1)!r}")
+    return found
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,135 @@
+"""Tables of a result, and the formats they are shown in."""
+
+import csv
+import io
+import sys
+from typing import NamedTuple
+
+from xbench.results import CellResult, Result
+
+FORMATS = ("rich", "md", "csv", "tex", "json")
+Value = str | int | float | None
+
+
+class Table(NamedTuple):
+    """A title, column heads and rows; None is a value that does not exist."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Value]]
+
+
+def tables(result: Result, primary: str) -> list[Table]:
+    """Mono, cross as a language-by-language matrix of `primary`, multi, and the summary."""
+    name = result.task["name"]
+    by_setting: dict[str, list[CellResult]] = {}
+    for cell in result.cells:
+        by_setting.setdefault(cell.cell.setting, []).append(cell)
+    found = []
+    if "mono" in by_setting:
+        found.append(_by_language(f"{name} mono: query and passage in the same language", by_setting["mono"]))
+    if "cross" in by_setting:
+        found += _matrix(name, by_setting["cross"], by_setting.get("mono", []), primary)
+    if "multi" in by_setting:
+        found.append(_by_language(f"{name} multi: all languages in one pool", by_setting["multi"]))
+    means = result.summary()
+    names = list(dict.fromkeys(m for values in means.values() for m in values))
+    rows: list[list[Value]] = []
+    for setting, values in means.items():
+        cells = [c for c in by_setting[setting] if c.query_ids]
+        queries = sum(len(c.query_ids) for c in cells)
+        rows.append([setting, len(cells), queries, *(values.get(m) for m in names)])
+    title = f"{name} summary of {result.model['name']}: macro means over languages (cross: over ordered pairs)"
+    return [*found, Table(title, ["setting", "cells", "queries", *names], rows)]
+
+
+def _by_language(title: str, cells: list[CellResult]) -> Table:
+    names = list(dict.fromkeys(m for c in cells for m in c.values))
+    rows: list[list[Value]] = [
+        [c.cell.query_language, len(c.query_ids), c.passages, *(c.values.get(m) for m in names)] for c in cells
+    ]
+    return Table(title, ["language", "queries", "passages", *names], rows)
+
+
+def _matrix(name: str, cross: list[CellResult], mono: list[CellResult], primary: str) -> list[Table]:
+    """The cross cells of one measure and their numbers of queries; the diagonal is mono."""
+    cells = {(c.cell.query_language, c.cell.passage_languages[0]): c for c in [*cross, *mono]}
+    languages = list(dict.fromkeys(c.cell.query_language for c in cross))
+    values: list[list[Value]] = []
+    counts: list[list[Value]] = []
+    for a in languages:
+        row = [cells[a, b].values.get(primary) if (a, b) in cells else None for b in languages]
+        off = [v for v, b in zip(row, languages, strict=True) if a != b and v is not None]
+        values.append([a, *row, sum(off) / len(off) if off else None])
+        counts.append([a, *(len(cells[a, b].query_ids) if (a, b) in cells else None for b in languages)])
+    title = f"{name} cross: {primary} by language of the query (down) and of the passages (across)"
+    return [
+        Table(f"{title}; the diagonal is mono, the mean is without it", ["query", *languages, "mean"], values),
+        Table(f"{name} cross: queries with a relevant passage in each cell", ["query", *languages], counts),
+    ]
+
+
+def shown(value: Value) -> str:
+    """A cell's text: four decimals, one for values of 10 and more, and a dash for what does not exist."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+    return str(value)
+
+
+def render(tables: list[Table], format_: str) -> str:
+    """Text in Markdown, CSV (full precision, one block a table) or LaTeX (booktabs)."""
+    return "\n".join({"md": _markdown, "csv": _csv, "tex": _latex}[format_](table) for table in tables)
+
+
+def print_rich(tables: list[Table]) -> None:
+    """Print to a terminal."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console(file=sys.stdout)
+    for table in tables:
+        grid = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
+        for i, column in enumerate(table.columns):
+            grid.add_column(Text(column), justify="left" if i == 0 else "right")
+        for row in table.rows:
+            grid.add_row(*(Text(shown(value)) for value in row))
+        console.print(grid)
+
+
+def _markdown(table: Table) -> str:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
+
+    rule = "|" + "|".join([" --- "] + [" --: "] * (len(table.columns) - 1)) + "|"
+    rows = [line([shown(value) for value in row]) for row in table.rows]
+    return "\n".join([f"**{table.title.replace('<', '&lt;')}**", "", line(table.columns), rule, *rows, ""])
+
+
+def _csv(table: Table) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([_inert(table.title)])
+    writer.writerow([_inert(c) for c in table.columns])
+    writer.writerows([[("" if v is None else _inert(v) if isinstance(v, str) else repr(v)) for v in row] for row in table.rows])
+    return out.getvalue()
+
+
+def _inert(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else text
+
+
+_LATEX = {c: "\\" + c for c in "&%$#_{}"} | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+
+
+def _latex(table: Table) -> str:
+    def line(cells: list[str]) -> str:
+        return " & ".join("".join(_LATEX.get(c, c) for c in cell).replace("–", "--") for cell in cells) + r" \\"
+
+    head = [r"\begin{tabular}{l" + "r" * (len(table.columns) - 1) + "}", r"\toprule", line(table.columns), r"\midrule"]
+    body = [line([shown(value) for value in row]) for row in table.rows]
+    title = "% " + " ".join(table.title.split())
+    return "\n".join([title, *head, *body, r"\bottomrule", r"\end{tabular}", ""])
