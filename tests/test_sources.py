@@ -8,9 +8,11 @@ import http.server
 import io
 import itertools
 import os
+import queue
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -166,7 +168,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def beside(target: Path) -> list[Path]:
-    """What lies in the folder of `target` apart from it."""
+    """List what lies in the folder of `target` apart from it."""
     return sorted(path for path in target.parent.glob("*") if path != target) if target.parent.is_dir() else []
 
 
@@ -181,14 +183,14 @@ def leave(path: Path, content: bytes) -> Path:
 
 
 def ended() -> int:
-    """The pid of a process that is no more."""
+    """Return the pid of a process that is no more."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     return child.pid
 
 
 def fails(kind: type[XbenchError], source: Source, target: Path) -> str:
-    """The one line that `fetch` fails with, once it is sure that nothing appeared under the final name."""
+    """Return the one line that `fetch` fails with, once it is sure that nothing appeared under the final name."""
     with pytest.raises(kind) as caught:
         fetch(source, target)
     assert type(caught.value) is kind
@@ -242,6 +244,21 @@ def test_nothing_appears_under_the_final_name_before_the_end(
     assert set(seen[1:]) == {(False, True)}
 
 
+def test_the_bytes_are_on_the_disk_before_the_name_is(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def record(name: str) -> None:
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args: (calls.append(name), real(*args)))
+
+    record("fsync")
+    record("replace")
+    fetched(server.source(), target)
+    assert calls == ["fsync", "replace"]
+
+
 def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[int], Any]) -> None:
     """Have `see` called with the bytes done so far, in place of showing progress."""
 
@@ -278,20 +295,21 @@ def test_a_cut_body_is_continued_and_no_byte_comes_twice(
 def test_a_broken_chunk_keeps_what_came_before_it(server: Server, target: Path) -> None:
     def act(handler: Handler) -> None:
         handler.protocol_version = "HTTP/1.1"
-        handler.answer(200, b"%x\r\n%b" % (SIZE, BODY[:30000]), {"Transfer-Encoding": "chunked"})
+        handler.answer(200, b"%x\r\n%b" % (SIZE, BODY[:30500]), {"Transfer-Encoding": "chunked"})
 
     server.script = [act, serve()]
     fetched(server.source(), target)
-    assert server.ranges == [None, "bytes=30000-"]
+    assert server.ranges == [None, "bytes=30500-"]
 
 
 def test_a_stalled_connection_is_given_up_and_continued(
     server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ended_by_client: queue.Queue[bool] = queue.Queue()
+
     def stall(handler: Handler) -> None:
-        serve(cut=20000)(handler)
-        handler.wfile.flush()
-        handler.server.over.wait(3)
+        serve(cut=20500)(handler)
+        ended_by_client.put(handler.server.over.wait(3))
 
     def resume(handler: Handler) -> None:
         handler.server.over.set()
@@ -300,7 +318,8 @@ def test_a_stalled_connection_is_given_up_and_continued(
     monkeypatch.setattr(sources, "TIMEOUT", 0.1)
     server.script = [stall, resume]
     fetched(server.source(), target)
-    assert server.ranges == [None, "bytes=20000-"]
+    assert server.ranges == [None, "bytes=20500-"]
+    assert ended_by_client.get(timeout=5)
 
 
 def test_a_server_without_ranges_sends_all_again(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,9 +332,12 @@ def test_a_server_without_ranges_sends_all_again(server: Server, target: Path, m
     assert seen[-1] == SIZE
 
 
-def test_an_answer_to_another_range_is_not_appended(server: Server, target: Path) -> None:
+def test_an_answer_to_another_range_is_not_appended(
+    server: Server, target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     server.script = [serve(cut=30000), serve(shift=-13), serve()]
     fetched(server.source(), target)
+    assert "SHA-256" not in caplog.text  # it was its Content-Range, not the hash of the whole, that told
     assert server.ranges == [None, "bytes=30000-", None]
 
 
@@ -348,7 +370,7 @@ def test_passing_troubles_of_the_server_are_sat_out(server: Server, target: Path
 def test_the_delay_doubles(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(sources, "DELAY", 1.5)
-    monkeypatch.setattr(sources.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     server.script = [refuse(500)]
     fails(DataError, server.source(), target)
     assert slept == [1.5, 3.0, 6.0]
@@ -647,7 +669,6 @@ def test_a_killed_download_is_continued_by_another_process(server: Server, targe
 
     def half(handler: Handler) -> None:
         serve(cut=30000)(handler)
-        handler.wfile.flush()
         arrived.set()
         handler.server.over.wait(5)
 
@@ -656,7 +677,7 @@ def test_a_killed_download_is_continued_by_another_process(server: Server, targe
     assert arrived.wait(5)
     part = own(target, pid=child.pid)
     for _ in itertools.takewhile(lambda _: not part.exists() or part.stat().st_size < 20000, range(500)):
-        threading.Event().wait(0.01)
+        time.sleep(0.01)
     child.kill()
     child.communicate()
     server.over.set()

@@ -179,7 +179,7 @@ def _claim(part: Path) -> None:
     orphans = []
     for path in part.parent.iterdir():
         match = pattern.fullmatch(path.name)
-        if match and (int(match[1]) == os.getpid() or True):
+        if match and (int(match[1]) == os.getpid() or not _alive(int(match[1]))):
             with contextlib.suppress(FileNotFoundError):  # claimed by another since the folder was listed
                 orphans.append((path.stat().st_size, path))
     for size, path in sorted(orphans, reverse=True):

@@ -10,9 +10,9 @@ from xbench.models import Role
 
 DIMENSION = 1024
 NGRAMS = (2, 3, 4)
-# Entries are multiples of 2^-12 and norms at most 1: dot products then need at most 24 bits, so
+# Entries are multiples of 2^-12 and norms below 1: dot products then need at most 24 bits, so
 # float32 adds them up exactly, in any order, on any machine.
-GRID = 2.0**12
+GRID, NORM = 2.0**12, 0.999
 
 
 class HashEncoder:
@@ -20,7 +20,7 @@ class HashEncoder:
 
     Text is NFKC-folded, split at white space and each word padded with spaces; the counts of
     its 2- to 4-grams are damped (square root), added with a hashed sign into 1,024 buckets and
-    scaled to length 1. Language-blind: similar spelling is all it knows.
+    scaled to length 0.999. Language-blind: similar spelling is all it knows.
     """
 
     name = "hash"
@@ -34,6 +34,8 @@ class HashEncoder:
             "version": 1,
             "dimension": DIMENSION,
             "ngrams": list(NGRAMS),
+            "grid": GRID,
+            "norm": NORM,
             "unicode": unicodedata.unidata_version,
         }
 
@@ -70,7 +72,7 @@ def _encode(text: str) -> NDArray[np.float32]:
         np.add.at(vector, (unique % np.uint64(DIMENSION)).astype(np.int64), signs * np.sqrt(counts))
     norm = np.linalg.norm(vector)
     if norm:
-        vector = np.trunc(vector / norm * GRID) / GRID  # towards zero: the norm stays at most 1
+        vector = np.trunc(vector * (NORM / norm) * GRID) / GRID  # towards zero: the norm stays below 1
     return vector.astype(np.float32)
 
 

@@ -6,12 +6,10 @@ A folder with `modules.json` is run by sentence-transformers, any other one by t
 import contextlib
 import importlib.metadata
 import inspect
-import json
 import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +19,11 @@ from numpy.typing import NDArray
 from xbench.errors import DataError, UnsafeInput, UsageError, XbenchError, unknown
 from xbench.models import Encoder, Options, Role
 from xbench.storage import sha256, storage
+from xbench.strictjson import read_json
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from torch import Tensor, nn
 
-log = logging.getLogger("xbench")
 POOLINGS = ("mean", "cls", "last")
 DTYPES = ("float32", "bfloat16", "float16")
 # What is fetched, and hashed into the identity: weights, configs, modules, and tokenizers of every kind.
@@ -33,6 +31,11 @@ SUFFIXES = (".safetensors", ".json", ".model", ".txt", ".jinja", ".spm", ".codes
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 NO_LIMIT = 10**6  # a tokenizer that knows no limit says 1e30; no real one comes near this
 CHUNK = 1000  # texts tokenized at once to learn their lengths
+# What differs between the two libraries: the lengths of texts in a role; the vectors of one batch, of any float
+# dtype (n, d) on any device; the tokenizer; and the part of the identity that only the loaded checkpoint tells.
+Lengths = Callable[[list[str], Role], list[int]]
+Vectors = Callable[[list[str], Role], "Tensor"]
+Loaded = tuple[Lengths, Vectors, Any, dict[str, object]]
 
 
 def load_hf(spelling: str, options: Options) -> Encoder:
@@ -47,16 +50,14 @@ def load_hf(spelling: str, options: Options) -> Encoder:
         raise unknown("pooling", str(options.pooling), POOLINGS)
     if options.dtype not in DTYPES:
         raise unknown("dtype", options.dtype, DTYPES)
-    if options.device is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", options.device):
-        raise unknown("device", options.device, ["cpu", "cuda", "cuda:1", "mps"])
     folder = _folder(spelling)
-    files = _files(folder)
-    _refuse(folder, files)
+    files = _safe_files(folder)
     device = _device(options.device)
     packages = ["torch", "transformers", "tokenizers"] + ["sentence-transformers"] * ("modules.json" in files)
     try:
         with _quiet():
-            loaded = (_sentence_transformers if "modules.json" in files else _transformers)(folder, options, device)
+            load = _sentence_transformers if "modules.json" in files else _transformers
+            lengths, vectors, tokenizer, told = load(folder, options, device)
     except XbenchError:
         raise
     except Exception as error:  # on a broken file these libraries raise anything
@@ -64,36 +65,25 @@ def load_hf(spelling: str, options: Options) -> Encoder:
     identity: dict[str, object] = {
         "kind": "hf",
         "files": {name: sha256(files[name]) for name in sorted(files) if name.endswith(SUFFIXES)},
-        "prompts": dict(loaded.prompts),
+        **told,
+        "padding_side": getattr(tokenizer, "padding_side", None),
+        "truncation_side": getattr(tokenizer, "truncation_side", None),
         "dtype": options.dtype,
         "device": device.partition(":")[0],
         "versions": {package: importlib.metadata.version(package) for package in packages},
-        **loaded.facts,
     }
-    return HfEncoder(spelling, loaded, identity)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model in memory; what differs between the two libraries."""
-
-    lengths: Callable[[list[str], Role], list[int]]
-    vectors: Callable[[list[str], Role], "Tensor"]
-    """Of one batch: any float dtype (n, d), on any device."""
-    prompts: dict[Role, str]
-    facts: dict[str, object]
-    """Its part of the identity, `normalize` among it."""
+    return HfEncoder(spelling, identity, lengths, vectors)
 
 
 class HfEncoder:
-    """An `Encoder` over a checkpoint; vectors are scaled here, the same way for both libraries."""
+    """An `Encoder` over a checkpoint; vectors are scaled here, in the same way for both libraries."""
 
     told_language = False
+    batch_tokens = 1 << 14
 
-    def __init__(self, name: str, loaded: Loaded, identity: dict[str, object]) -> None:
-        self.name = name
-        self.identity = identity
-        self._loaded = loaded
+    def __init__(self, name: str, identity: dict[str, object], lengths: Lengths, vectors: Vectors) -> None:
+        self.name, self.identity = name, identity
+        self._lengths, self._vectors = lengths, vectors
 
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
         """Tokens of each text with its prompt, after cutting, special tokens included.
@@ -102,7 +92,7 @@ class HfEncoder:
         """
         with _quiet():
             chunks = [list(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
-            return [length for chunk in chunks for length in self._loaded.lengths(chunk, role)]
+            return [length for chunk in chunks for length in self._lengths(chunk, role)]
 
     def encode_queries(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
         """float32 (n, d), C-contiguous: the vectors of one batch of n >= 1 queries, in its order."""
@@ -116,7 +106,7 @@ class HfEncoder:
         import torch
 
         with torch.inference_mode(), _quiet():
-            vectors = self._loaded.vectors(list(texts), role).float()
+            vectors = self._vectors(list(texts), role).float()
             if self.identity["normalize"]:  # in float32: half precision is too coarse for a length of 1
                 vectors = torch.nn.functional.normalize(vectors, dim=1)
             return np.ascontiguousarray(vectors.cpu().numpy())
@@ -125,7 +115,7 @@ class HfEncoder:
 def _transformers(folder: Path, options: Options, device: str) -> Loaded:
     import torch
     from transformers import AutoModel, AutoTokenizer
-    from transformers.models.auto import modeling_auto
+    from transformers.models.auto import modeling_auto as auto
 
     safe = {"trust_remote_code": False, "local_files_only": True}
     weights = {"use_safetensors": True, "dtype": getattr(torch, options.dtype), "output_loading_info": True}
@@ -135,18 +125,19 @@ def _transformers(folder: Path, options: Options, device: str) -> Loaded:
     if lost := sorted(key for key in report["missing_keys"] if "pooler" not in key):
         raise DataError(f"{folder}: no weights for {lost[0]} and {len(lost) - 1} more; fetch the checkpoint again")
     if tokenizer.pad_token is None:
-        causal = set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-        if tokenizer.eos_token is None or model.config.model_type not in causal:
+        kind = model.config.model_type
+        causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        if tokenizer.eos_token is None or not causal:
             raise DataError(f"{folder}: the tokenizer has no pad token; set pad_token in tokenizer_config.json")
         tokenizer.pad_token = tokenizer.eos_token
-    # Whatever the tokenizer prefers: pads on the right come after all that counts, so positions start at 0 and
-    # a causal model cannot see them. Many models count positions from the first column, be it a pad or not.
+    # Whatever the tokenizer prefers. Many models count positions from the first column, be it a pad or not; with
+    # the pads on the right that is right, and a causal model does not see them.
     tokenizer.padding_side = "right"
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
     model.config.use_cache = False  # keys and values of every layer, which only generation needs
     model = model.to(device).eval()
-    takes = set(inspect.signature(model.forward).parameters)
+    takes = inspect.signature(model.forward).parameters
     limit = _limit(options.max_length, min(tokenizer.model_max_length, 512), model, tokenizer)
     pooling = options.pooling or "mean"
     prompts: dict[Role, str] = {"queries": options.prompt_query or "", "passages": options.prompt_passage or ""}
@@ -163,45 +154,47 @@ def _transformers(folder: Path, options: Options, device: str) -> Loaded:
         found = torch.zeros(len(texts), model.config.hidden_size, device=device)
         if some.any():  # a text without a token stays zero: no model is defined on it
             inputs = {key: value[some] for key, value in batch.items() if key in takes}
-            found[some] = pool(model(**inputs).last_hidden_state, inputs["attention_mask"], pooling)
+            found[some] = pool(model(**inputs).last_hidden_state, batch["attention_mask"][some], pooling)
         return found
 
-    facts = {"pooling": pooling, "normalize": options.normalize is not False, "max_length": limit}
-    return Loaded(lengths, vectors, prompts, facts | _sides(tokenizer))
+    normalize = options.normalize is not False
+    told = {"pooling": pooling, "normalize": normalize, "prompts": prompts, "max_length": limit}
+    return lengths, vectors, tokenizer, told
 
 
 def _sentence_transformers(folder: Path, options: Options, device: str) -> Loaded:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    weights = {"dtype": getattr(torch, options.dtype), "use_safetensors": True}
-    safe = {"trust_remote_code": False, "local_files_only": True}
-    model: Any = SentenceTransformer(str(folder), device=device, model_kwargs=weights, **safe)
-    similarity = model.similarity_fn_name
-    if similarity not in ("cosine", "dot"):
+    model: Any = SentenceTransformer(
+        str(folder),
+        device=device,
+        local_files_only=True,
+        trust_remote_code=False,
+        model_kwargs={"dtype": getattr(torch, options.dtype), "use_safetensors": True},
+    )
+    if (similarity := model.similarity_fn_name) not in ("cosine", "dot"):
         raise UsageError(f"{folder} is made for {similarity} distance; only cosine and dot product are supported")
     parts = list(model.modules())
     if options.normalize is False and any(type(part).__name__ == "Normalize" for part in parts):
         raise UsageError(f"{folder} normalises in a module of its own; leave normalize out")
-    modes = [getattr(part, "pooling_mode", ()) for part in parts]
-    flat = [one for mode in modes for one in ([mode] if isinstance(mode, str) else mode)]
-    pooling = "+".join(dict.fromkeys(flat)).replace("lasttoken", "last") or "none"
+    modes = [getattr(part, "pooling_mode", ()) for part in parts]  # a name, or names that are concatenated
+    names = [name for mode in modes for name in ([mode] if isinstance(mode, str) else mode)]
+    pooling = "+".join(dict.fromkeys(names)).replace("lasttoken", "last") or "none"
     if options.pooling not in (None, pooling):
         raise UsageError(f"pooling {options.pooling} contradicts {pooling}, the one of {folder}; leave pooling out")
-
-    tokenizer, own = getattr(model, "tokenizer", None), model.max_seq_length
-    limit, cut = None, {}
+    tokenizer, own, limit = getattr(model, "tokenizer", None), model.max_seq_length, None
     if callable(tokenizer):
         limit = _limit(options.max_length, own if own and own < NO_LIMIT else 512, model, tokenizer)
-        if limit != own:  # given at each call, since it then also overrides a length that is set for one role
-            cut = {"max_length": limit}
     elif options.max_length is not None:  # a bag of embeddings
         raise UsageError(f"{folder} takes texts of any length; leave max_length out")
-
-    # The names, in the order, that encode_query and encode_document promise to look for. Not by their own look-up:
+    # Given at each call, since it then overrides a length of the folder for one role as well.
+    cut = {} if limit == own or limit is None else {"max_length": limit}
+    # The names, in the order, that encode_query and encode_document promise to look for. Not by their look-up:
     # 6.2 adds an empty "document" to the prompts of the file, which then hides its "passage".
     config = folder / "config_sentence_transformers.json"
-    given = (_json(config) if config.is_file() else {}).get("prompts") or {}
+    stored: Any = read_json(config) if config.is_file() else {}
+    given = stored.get("prompts") or {}
     passage = next((given[name] for name in ("document", "passage", "corpus") if name in given), None)
     prompts: dict[Role, str] = {
         "queries": (given.get("query") if options.prompt_query is None else options.prompt_query) or "",
@@ -221,8 +214,8 @@ def _sentence_transformers(folder: Path, options: Options, device: str) -> Loade
         return found
 
     normalize = similarity == "cosine" if options.normalize is None else options.normalize
-    facts = {"pooling": pooling, "normalize": normalize, "max_length": limit}
-    return Loaded(lengths, vectors, prompts, facts | _sides(tokenizer))
+    told = {"pooling": pooling, "normalize": normalize, "prompts": prompts, "max_length": limit}
+    return lengths, vectors, tokenizer, told
 
 
 def pool(hidden: "Tensor", mask: "Tensor", how: str) -> "Tensor":
@@ -238,10 +231,6 @@ def pool(hidden: "Tensor", mask: "Tensor", how: str) -> "Tensor":
     order = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     column = mask.argmax(dim=1) if how == "cls" else (mask * order).argmax(dim=1)
     return hidden[torch.arange(len(mask), device=mask.device), column]
-
-
-def _sides(tokenizer: Any) -> dict[str, object]:
-    return {side: getattr(tokenizer, side, None) for side in ("padding_side", "truncation_side")}
 
 
 def _limit(asked: int | None, own: int, model: "nn.Module", tokenizer: Any) -> int:
@@ -264,6 +253,8 @@ def _limit(asked: int | None, own: int, model: "nn.Module", tokenizer: Any) -> i
 def _device(asked: str | None) -> str:
     import torch
 
+    if asked is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", asked):
+        raise unknown("device", asked, ["cpu", "cuda", "cuda:1", "mps"])
     found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     kind, _, index = (asked or ("cuda" if found["cuda"] else "cpu")).partition(":")
     if int(index or 0) >= found[kind]:
@@ -282,7 +273,6 @@ def _folder(spelling: str) -> Path:
         raise DataError(f"no folder {rest}, nor is it a hub name; expected a folder, or ORG/NAME or ORG/NAME@REVISION")
     from huggingface_hub import snapshot_download
 
-    log.info("fetching %s from the hub or its cache", rest)
     try:
         with _quiet():  # a * in a pattern matches slashes too: sub-folders are included
             return Path(snapshot_download(name, revision=revision or None, allow_patterns=[f"*{s}" for s in SUFFIXES]))
@@ -291,64 +281,41 @@ def _folder(spelling: str) -> Path:
         raise DataError(f"no folder {rest}, and the hub does not give it: {_line(error)}; {cure}") from error
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Regular files by name relative to the folder; pipes and devices, which could hang, are none."""
+def _safe_files(folder: Path) -> dict[str, Path]:
+    """The files by name relative to the folder; refuses, from them alone, what could run code or is no checkpoint."""
     with storage(folder, "read"):
-        paths = list(folder.rglob("*"))
-    for path in paths:
-        if path.is_symlink() and path.is_dir():  # rglob does not look into it
-            raise UnsafeInput(f"{path} is a link to a folder, which goes unchecked; copy the files in its place")
-    return {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
-
-
-def _refuse(folder: Path, files: dict[str, Path]) -> None:
-    """Refuse from the files alone what could run code, or is no whole checkpoint."""
+        paths = sorted(folder.rglob("*"))
+    files = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}  # no pipe, which could hang
+    if link := next((path for path in paths if path.is_symlink() and path.is_dir()), None):  # rglob does not enter it
+        raise UnsafeInput(f"{link} is a link to a folder, which goes unchecked; copy the files in its place")
     safe = {path.parent for path in files.values() if path.suffix == ".safetensors"}
-    for name, path in sorted(files.items()):
+    for name, path in files.items():
         where, base = f"{folder}: {name}", path.name.lower()
         # Each folder on its own: a module in a sub-folder falls back to its pickle. OpenVINO's .bin is none.
         if base.endswith(PICKLES) and path.parent not in safe and path.parent.name != "openvino":
             raise UnsafeInput(f"{where} is a pickle, which can run code; convert it to safetensors or remove it")
         if base == "adapter_config.json":
             raise DataError(f"{where} asks for weights of another folder; merge the adapter into its base model")
-        is_config = base == "modules.json" or (base.endswith(".json") and "config" in base)
-        for key, value in _pairs(_json(path)) if is_config else ():
-            if key == "auto_map" and value:
-                raise UnsafeInput(f"{where}: auto_map names code to run; take a model that transformers itself knows")
-            if "attn_implementation" in key and "/" in str(value):  # a repository of compiled code
-                raise UnsafeInput(f"{where}: {key} {value} names code to fetch and run; remove it")
-            if key == "tokenizer_name_or_path" and value:
-                raise DataError(f"{where}: {key} points out of the folder; copy that tokenizer in and remove the key")
-            if key == "model_type" and base == "config_sentence_transformers.json" and value != "SentenceTransformer":
-                raise DataError(f"{where}: a {value} cannot be used as an encoder; take a SentenceTransformer")
-            kinds = [value] if base == "modules.json" and key == "type" else []
-            if "modules.json" in files and key == "types" and isinstance(value, dict):  # of a router
-                kinds = list(value.values())
-            if alien := [kind for kind in kinds if not str(kind).startswith("sentence_transformers.")]:
-                raise UnsafeInput(f"{where}: type {alien[0]} is code from outside sentence_transformers")
+        todo = [read_json(path)] if base == "modules.json" or (base.endswith(".json") and "config" in base) else []
+        for found in todo:  # grows on the way
+            todo.extend(found.values() if isinstance(found, dict) else found if isinstance(found, list) else ())
+            for key, value in found.items() if isinstance(found, dict) else ():
+                if key == "auto_map" and value:
+                    raise UnsafeInput(f"{where}: auto_map names code to run; take a model that transformers knows")
+                if "attn_implementation" in key and "/" in str(value):  # a repository of compiled code
+                    raise UnsafeInput(f"{where}: {key} {value} names code to fetch and run; remove it")
+                if key == "model_type" and base.startswith("config_sent") and value != "SentenceTransformer":
+                    raise DataError(f"{where}: a {value} is no encoder of single texts; take a SentenceTransformer")
+                kinds = [value] if base == "modules.json" and key == "type" else []
+                if "modules.json" in files and key == "types" and isinstance(value, dict):  # of a router
+                    kinds = list(value.values())
+                if alien := [kind for kind in kinds if not str(kind).startswith("sentence_transformers.")]:
+                    raise UnsafeInput(f"{where}: type {alien[0]} is code from outside sentence_transformers")
     if "config.json" not in files and "modules.json" not in files:
         raise DataError(f"{folder} has neither config.json nor modules.json; expected the folder of one checkpoint")
     if not safe:
         raise DataError(f"{folder} has no *.safetensors; pickled weights are neither read nor fetched, convert them")
-
-
-def _pairs(value: Any) -> list[tuple[str, Any]]:
-    """Every key with its value, at any depth of a JSON text."""
-    pairs: list[tuple[str, Any]] = []
-    todo = [value]
-    for found in todo:  # grows on the way
-        if isinstance(found, dict):
-            pairs.extend(found.items())
-        todo.extend(found.values() if isinstance(found, dict) else found if isinstance(found, list) else ())
-    return pairs
-
-
-def _json(path: Path) -> Any:
-    try:
-        with storage(path, "read"):
-            return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {_line(error)}; fetch the checkpoint again") from error
+    return files
 
 
 def _line(error: Exception) -> str:
@@ -362,7 +329,7 @@ def _quiet() -> Iterator[None]:
 
     level, shown = logging.root.manager.disable, bars.is_progress_bar_enabled()
     logging.disable(logging.WARNING)
-    bars.disable_progress_bar()
+    bars.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -370,4 +337,4 @@ def _quiet() -> Iterator[None]:
     finally:
         logging.disable(level)
         if shown:
-            bars.enable_progress_bar()
+            bars.enable_progress_bar()  # type: ignore[no-untyped-call]
