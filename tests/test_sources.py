@@ -251,7 +251,12 @@ def test_the_bytes_are_on_the_disk_before_the_name_is(
 
     def record(name: str) -> None:
         real = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *args: (calls.append(name), real(*args)))
+
+        def call(*args: Any) -> None:
+            calls.append(name)
+            real(*args)
+
+        monkeypatch.setattr(os, name, call)
 
     record("fsync")
     record("replace")

@@ -219,7 +219,9 @@ def _check(model: Encoder, vectors: object, works: Sequence[Work], dimension: in
     """Refuse what cannot be ranked, naming the first text it happened to."""
     first = works[0].first_id
     if not isinstance(vectors, np.ndarray):
-        raise ModelOutputError(f"model {model.name!r}, batch of {first}: expected a NumPy array, found {type(vectors).__name__}")
+        raise ModelOutputError(
+            f"model {model.name!r}, batch of {first}: expected a NumPy array, found {type(vectors).__name__}"
+        )
     if vectors.dtype != np.float32:
         raise ModelOutputError(f"model {model.name!r}, batch of {first}: expected float32, found {vectors.dtype}")
     if vectors.ndim != 2 or len(vectors) != len(works) or not vectors.shape[1]:

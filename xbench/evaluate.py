@@ -115,21 +115,30 @@ def _vectors(model: Encoder | GivenVectors, collection: Collection, cache: Path,
             dimensions.setdefault(vectors.shape[1], f"{role}.{language}.npy")
     if len(dimensions) > 1:
         raise DataError(f"{model.folder}: files of different widths: {dimensions}; all must have the same d")
-    total = sum(map(len, [*collection.queries.values(), *collection.passages.values()]))
+    total = sum(map(len, collection.queries.values())) + sum(map(len, collection.passages.values()))
     return encoded._replace(texts=total, distinct=total)
 
 
 def judge(collection: Collection, languages: Sequence[str]) -> Judged:
     """The relevant passages of all queries, language by language, as rows of the joint pool."""
     row_of = {p.doc_id: row for row, p in enumerate(p for a in languages for p in collection.passages[a])}
-    lists = [sorted((row_of[d], g) for d, g in collection.qrels[q.query_id].items()) for a in languages for q in collection.queries[a]]
+    lists = [
+        sorted((row_of[d], g) for d, g in collection.qrels[q.query_id].items())
+        for a in languages
+        for q in collection.queries[a]
+    ]
     flat = np.array([pair for pairs in lists for pair in pairs], np.int64).reshape(-1, 2)
     indptr = np.concatenate([[0], np.cumsum([len(pairs) for pairs in lists])]).astype(np.int64)
     return Judged(indptr, flat[:, 0].copy(), flat[:, 1].copy())
 
 
 def score(
-    cell: Cell, task: Task, collection: Collection, judged: Judged, above: NDArray[np.int32], measures: Sequence[Measure]
+    cell: Cell,
+    task: Task,
+    collection: Collection,
+    judged: Judged,
+    above: NDArray[np.int32],
+    measures: Sequence[Measure],
 ) -> CellResult:
     """The values of a cell: its queries, the relevant passages in its pool, and their ranks there.
 
@@ -181,7 +190,9 @@ def _write_run(
     """The run of a cell and its qrels, restricted to the pool, as TREC files."""
     columns = [task.languages.index(b) for b in cell.passage_languages]
     chosen = [indexes[c] for c in columns]
-    part = pool if cell.setting == "multi" else Pool([i.vectors for i in chosen], [d for i in chosen for d in i.doc_ids])
+    part = (
+        pool if cell.setting == "multi" else Pool([i.vectors for i in chosen], [d for i in chosen for d in i.doc_ids])
+    )
     doc_ids = [d for i in chosen for d in i.doc_ids]
     rows = collection.queries[cell.query_language]
     in_pool = set(doc_ids)

@@ -7,6 +7,7 @@ decides (`xbench.ranking`).
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -23,18 +24,20 @@ CHUNK = 65_536  # vectors added at once
 class Index:
     """The flat inner-product index of one language's passages."""
 
-    def __init__(self, index: faiss.IndexFlatIP, doc_ids: Sequence[str]):
+    def __init__(self, index: Any, doc_ids: Sequence[str]):
         self._index = index
         self.doc_ids = doc_ids
 
     @classmethod
-    def build(cls, vectors: NDArray[np.float32], doc_ids: Sequence[str], file: Path, map_bytes: int = MAP_BYTES) -> "Index":
+    def build(
+        cls, vectors: NDArray[np.float32], doc_ids: Sequence[str], file: Path, map_bytes: int = MAP_BYTES
+    ) -> "Index":
         """Index vectors float32 (n, d); above `map_bytes` in `file`, mapped, else in memory.
 
         Raises:
             StorageError: the file cannot be written.
         """
-        index = faiss.IndexFlatIP(vectors.shape[1])
+        index: Any = faiss.IndexFlatIP(vectors.shape[1])
         for low in range(0, len(vectors), CHUNK):
             index.add(np.ascontiguousarray(vectors[low : low + CHUNK]))
         if vectors.nbytes > map_bytes:
@@ -86,7 +89,10 @@ def search(indexes: Sequence[Index], pool: Pool, queries: NDArray[np.float32], k
             if not all(all_ or scores[r, -1] < floor for (scores, _), all_ in zip(parts, whole, strict=True)):
                 left.append(q)
                 continue
-            rows = [rows[r][scores[r] >= floor] + offset for (scores, rows), offset in zip(parts, pool.offsets, strict=False)]
+            rows = [
+                rows[r][scores[r] >= floor] + offset
+                for (scores, rows), offset in zip(parts, pool.offsets, strict=False)
+            ]
             found[q] = pool.best(queries[q], np.concatenate(rows), k)
         todo = np.array(left, np.int64)
         ask *= 2

@@ -57,7 +57,7 @@ def tie_order(doc_ids: Sequence[str]) -> NDArray[np.int64]:
 
 def exact_score(query: Matrix, passage: Matrix) -> float:
     """The rule's score of a pair of vectors (d,): their dot product, rounded once."""
-    return math.fsum(query.astype(np.float64) * passage.astype(np.float64))  # 24 + 24 bits: exact
+    return float(math.fsum(query.astype(np.float64) * passage.astype(np.float64)))  # 24 + 24 bits: exact
 
 
 class Segment(NamedTuple):
@@ -103,7 +103,8 @@ class Pool:
     def row(self, j: int) -> Matrix:
         """(d,) one vector."""
         i = int(np.searchsorted(self.offsets, j, side="right")) - 1
-        return self.pieces[i][j - self.offsets[i]]
+        vector: Matrix = self.pieces[i][j - self.offsets[i]]
+        return vector
 
     def tiles(self, columns: int) -> list[list["Segment"]]:
         """Cut into runs of about `columns` rows, each of segments of one piece."""
@@ -154,20 +155,18 @@ def largest_norm(matrix: Matrix) -> float:
     """The largest Euclidean norm of the rows, rounded up."""
     if not len(matrix):
         return 0.0
-    squares = np.einsum("ij,ij->i", matrix, matrix)
-    return float(np.sqrt(squares.max(), dtype=np.float64)) * (1 + matrix.shape[1] * U32)
+    squares = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64, casting="same_kind")
+    return math.sqrt(squares.max()) * (1 + matrix.shape[1] * U64)
 
 
 def grid(matrix: Matrix) -> int | None:
     """The smallest s up to 20 such that every value is a multiple of 2^-s, or None."""
-    if not matrix.size:
-        return 0
+    step = max(1, (1 << 20) // max(1, matrix.shape[1]))
+    blocks = [matrix[:1], *(matrix[i : i + step] for i in range(0, len(matrix), step))]  # mostly, one row tells
     for s in range(21):
-        scaled = matrix[0] * np.float32(2.0**s)
-        if np.array_equal(scaled, np.rint(scaled)):
-            step = max(1, (1 << 20) // matrix.shape[1])
-            blocks = (matrix[i : i + step] * np.float32(2.0**s) for i in range(0, len(matrix), step))
-            return s if all(np.array_equal(x, np.rint(x)) for x in blocks) else None
+        scale = np.float32(2.0**s)
+        if all(np.array_equal(block * scale, np.rint(block * scale)) for block in blocks):
+            return s
     return None
 
 
@@ -234,9 +233,7 @@ def passages_above(
 class _Block:
     """A block of queries against the whole pool; adds to the shared `above`."""
 
-    def __init__(
-        self, queries: Matrix, first: int, pool: Pool, judged: Judged, above: NDArray[np.int32], exact: bool
-    ):
+    def __init__(self, queries: Matrix, first: int, pool: Pool, judged: Judged, above: NDArray[np.int32], exact: bool):
         indptr = judged.indptr[first : first + len(queries) + 1]
         entries = slice(int(indptr[0]), int(indptr[-1]))
         self.queries, self.pool, self.exact = queries, pool, exact

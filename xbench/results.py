@@ -65,7 +65,8 @@ class Result:
             weights = [len(c.query_ids) if by_query else 1 for c in cells]
             if cells:
                 found[setting] = {
-                    name: float(np.average([c.values[name] for c in cells], weights=weights)) for name in cells[0].values
+                    name: float(np.average([c.values[name] for c in cells], weights=weights))
+                    for name in cells[0].values
                 }
         return found
 
@@ -126,9 +127,13 @@ def frame(result: Result) -> Any:
     sizes = [len(c.query_ids) for c in filled]
     names = list(dict.fromkeys(name for c in filled for name in c.per_query))
     columns: dict[str, Any] = {
-        "cell": pandas.Categorical.from_codes(np.repeat(np.arange(len(filled)), sizes), [c.cell.name for c in filled]),
+        "cell": pandas.Categorical.from_codes(
+            np.repeat(np.arange(len(filled)), sizes), pandas.Index([c.cell.name for c in filled], dtype="object")
+        ),
         "query_id": [query_id for c in filled for query_id in c.query_ids],
     }
     for name in names:
-        columns[name] = np.concatenate([c.per_query.get(name, np.full(n, np.nan)) for c, n in zip(filled, sizes, strict=True)])
+        columns[name] = np.concatenate(
+            [c.per_query.get(name, np.full(n, np.nan)) for c, n in zip(filled, sizes, strict=True)]
+        )
     return pandas.DataFrame(columns)

@@ -101,7 +101,11 @@ def print_rich(tables: list[Table]) -> None:
 
 def _markdown(table: Table) -> str:
     def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
+        return (
+            "| "
+            + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") for cell in cells)
+            + " |"
+        )
 
     rule = "|" + "|".join([" --- "] + [" --: "] * (len(table.columns) - 1)) + "|"
     rows = [line([shown(value) for value in row]) for row in table.rows]
@@ -113,7 +117,9 @@ def _csv(table: Table) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([_inert(table.title)])
     writer.writerow([_inert(c) for c in table.columns])
-    writer.writerows([[("" if v is None else _inert(v) if isinstance(v, str) else repr(v)) for v in row] for row in table.rows])
+    writer.writerows(
+        [[("" if v is None else _inert(v) if isinstance(v, str) else repr(v)) for v in row] for row in table.rows]
+    )
     return out.getvalue()
 
 
@@ -122,7 +128,11 @@ def _inert(text: str) -> str:
     return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else text
 
 
-_LATEX = {c: "\\" + c for c in "&%$#_{}"} | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+_LATEX = {c: "\\" + c for c in "&%$#_{}"} | {
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+}
 
 
 def _latex(table: Table) -> str:

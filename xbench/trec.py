@@ -16,7 +16,9 @@ def write_run(path: Path, ranking: Iterable[tuple[str, list[tuple[str, float]]]]
     """
     with atomic(path) as file:
         for query_id, passages in ranking:
-            lines = [f"{query_id} Q0 {doc_id} {rank} {score!r} {tag}\n" for rank, (doc_id, score) in enumerate(passages, 1)]
+            lines = [
+                f"{query_id} Q0 {doc_id} {rank} {score!r} {tag}\n" for rank, (doc_id, score) in enumerate(passages, 1)
+            ]
             file.write("".join(lines).encode())
 
 

@@ -28,10 +28,24 @@ def result_options(function: Command) -> Command:
     from xbench.tables import FORMATS
 
     for option in (
-        click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of the results."),
-        click.option("--format", "format_", type=click.Choice(FORMATS), help="Of the tables. [rich on a terminal, else md]"),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(path_type=Path),
+            default=Path("results"),
+            show_default=True,
+            help="Folder of the results.",
+        ),
+        click.option(
+            "--format", "format_", type=click.Choice(FORMATS), help="Of the tables. [rich on a terminal, else md]"
+        ),
         click.option("--threads", type=click.IntRange(1), help="For scoring; never changes a number. [all processors]"),
-        click.option("--run-depth", type=click.IntRange(0), default=0, help="Also write TREC runs and qrels of every cell, this many passages a query."),
+        click.option(
+            "--run-depth",
+            type=click.IntRange(0),
+            default=0,
+            help="Also write TREC runs and qrels of every cell, this many passages a query.",
+        ),
     ):
         function = option(function)
     return function
@@ -41,13 +55,19 @@ def model_options(function: Command) -> Command:
     """How to run an `hf:` model; all of them are part of its fingerprint."""
     for option in (
         click.option("--pooling", help="mean, cls or last; for plain transformers checkpoints. [mean]"),
-        click.option("--normalize/--no-normalize", default=None, help="Scale vectors to length 1. [as the checkpoint says, else yes]"),
+        click.option(
+            "--normalize/--no-normalize",
+            default=None,
+            help="Scale vectors to length 1. [as the checkpoint says, else yes]",
+        ),
         click.option("--prompt-query", help="Put before each query. [as the checkpoint says, else none]"),
         click.option("--prompt-passage", help="Put before each passage. [as the checkpoint says, else none]"),
         click.option("--max-length", type=click.IntRange(1), help="Tokens, special ones included. [the checkpoint's]"),
         click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16."),
         click.option("--device", help="cpu, cuda, cuda:1, mps. [cuda where there is one, else cpu]"),
-        click.option("--batch-tokens", type=click.IntRange(1), help="Padded tokens in a batch. [what suits the device]"),
+        click.option(
+            "--batch-tokens", type=click.IntRange(1), help="Padded tokens in a batch. [what suits the device]"
+        ),
     ):
         function = option(function)
     return function

@@ -10,7 +10,14 @@ from xbench.cli.options import data_option, evaluate_and_show, model_options, re
 @click.command("run")
 @click.argument("model")
 @click.option("-t", "--task", "tasks", multiple=True, required=True, metavar="TASK", help="May be repeated.")
-@click.option("-m", "--measure", "measures", multiple=True, metavar="MEASURE", help="In ir-measures' spelling; may be repeated. [the task's]")
+@click.option(
+    "-m",
+    "--measure",
+    "measures",
+    multiple=True,
+    metavar="MEASURE",
+    help="In ir-measures' spelling; may be repeated. [the task's]",
+)
 @data_option
 @model_options
 @result_options

@@ -11,7 +11,9 @@ from xbench.tasks import load_task, task_names
 
 @click.command("tasks")
 @click.argument("task", required=False)
-@click.option("--format", "format_", type=click.Choice(("rich", "md", "csv", "tex")), help="[rich on a terminal, else md]")
+@click.option(
+    "--format", "format_", type=click.Choice(("rich", "md", "csv", "tex")), help="[rich on a terminal, else md]"
+)
 def command(task: str | None, format_: str | None) -> None:
     """List the tasks; with TASK, its cells with the number of queries and passages of each."""
     table = _cells(task) if task else _tasks()

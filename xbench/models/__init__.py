@@ -40,6 +40,8 @@ class Encoder(Protocol):
     """As the user spelled it."""
     told_language: bool
     """Whether the language can change a vector; if not, a text is encoded once for all languages."""
+    batch_tokens: int
+    """Padded tokens in a batch that suit the model and its device; in the unit of `lengths`."""
     identity: dict[str, object]
     """JSON values: everything that can move a number, and nothing that cannot (no path, no time)."""
 

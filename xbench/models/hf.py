@@ -31,11 +31,9 @@ SUFFIXES = (".safetensors", ".json", ".model", ".txt", ".jinja", ".spm", ".codes
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 NO_LIMIT = 10**6  # a tokenizer that knows no limit says 1e30; no real one comes near this
 CHUNK = 1000  # texts tokenized at once to learn their lengths
-# What differs between the two libraries: the lengths of texts in a role; the vectors of one batch, of any float
-# dtype (n, d) on any device; the tokenizer; and the part of the identity that only the loaded checkpoint tells.
-Lengths = Callable[[list[str], Role], list[int]]
-Vectors = Callable[[list[str], Role], "Tensor"]
-Loaded = tuple[Lengths, Vectors, Any, dict[str, object]]
+# What differs between the two libraries: functions from texts and their role to lengths, and from one batch to
+# vectors, any float dtype (n, d) on any device; the tokenizer; what only the loaded checkpoint tells of its identity.
+Loaded = tuple[Callable[[list[str], Role], list[int]], Callable[[list[str], Role], "Tensor"], Any, dict[str, object]]
 
 
 def load_hf(spelling: str, options: Options) -> Encoder:
@@ -46,33 +44,33 @@ def load_hf(spelling: str, options: Options) -> Encoder:
         DataError: no such folder or hub name, or files that are missing or broken.
         UnsafeInput: files that could run code; found before anything that could run them is imported.
     """
-    if options.pooling not in (None, *POOLINGS):
-        raise unknown("pooling", str(options.pooling), POOLINGS)
-    if options.dtype not in DTYPES:
-        raise unknown("dtype", options.dtype, DTYPES)
-    folder = _folder(spelling)
-    files = _safe_files(folder)
-    device = _device(options.device)
-    packages = ["torch", "transformers", "tokenizers"] + ["sentence-transformers"] * ("modules.json" in files)
+    for kind, value, known in (("pooling", options.pooling or "mean", POOLINGS), ("dtype", options.dtype, DTYPES)):
+        if value not in known:
+            raise unknown(kind, value, known)
     try:
+        folder = _folder(spelling)
+        files = _safe_files(folder)
+        device = _device(options.device)
         with _quiet():
             load = _sentence_transformers if "modules.json" in files else _transformers
-            lengths, vectors, tokenizer, told = load(folder, options, device)
+            loaded = load(folder, options, device)
     except XbenchError:
         raise
-    except Exception as error:  # on a broken file these libraries raise anything
-        raise DataError(f"cannot load {folder}: {_line(error)}; check or fetch the checkpoint again") from error
+    except Exception as error:  # offline, unknown, broken: on all of these the libraries raise anything
+        cure = "give the folder of a whole checkpoint, or a name on the hub and a network"
+        raise DataError(f"cannot load {spelling}: {error!r:.300}; {cure}") from error
+    _, _, tokenizer, told = loaded
+    packages = ["torch", "transformers", "tokenizers"] + ["sentence-transformers"] * ("modules.json" in files)
     identity: dict[str, object] = {
         "kind": "hf",
         "files": {name: sha256(files[name]) for name in sorted(files) if name.endswith(SUFFIXES)},
         **told,
-        "padding_side": getattr(tokenizer, "padding_side", None),
-        "truncation_side": getattr(tokenizer, "truncation_side", None),
+        **{side: getattr(tokenizer, side, None) for side in ("padding_side", "truncation_side")},
         "dtype": options.dtype,
         "device": device.partition(":")[0],
         "versions": {package: importlib.metadata.version(package) for package in packages},
     }
-    return HfEncoder(spelling, identity, lengths, vectors)
+    return HfEncoder(spelling, identity, loaded)
 
 
 class HfEncoder:
@@ -81,15 +79,12 @@ class HfEncoder:
     told_language = False
     batch_tokens = 1 << 14
 
-    def __init__(self, name: str, identity: dict[str, object], lengths: Lengths, vectors: Vectors) -> None:
+    def __init__(self, name: str, identity: dict[str, object], loaded: Loaded) -> None:
         self.name, self.identity = name, identity
-        self._lengths, self._vectors = lengths, vectors
+        self._lengths, self._vectors, _, _ = loaded
 
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
-        """Tokens of each text with its prompt, after cutting, special tokens included.
-
-        0 for an empty text where the tokenizer adds no token; characters where the model has no attention mask.
-        """
+        """Tokens of each text with its prompt, cut, special tokens included; characters where a model has no mask."""
         with _quiet():
             chunks = [list(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
             return [length for chunk in chunks for length in self._lengths(chunk, role)]
@@ -103,13 +98,11 @@ class HfEncoder:
         return self._encode(texts, "passages")
 
     def _encode(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
-        import torch
-
-        with torch.inference_mode(), _quiet():
-            vectors = self._vectors(list(texts), role).float()
-            if self.identity["normalize"]:  # in float32: half precision is too coarse for a length of 1
-                vectors = torch.nn.functional.normalize(vectors, dim=1)
-            return np.ascontiguousarray(vectors.cpu().numpy())
+        with _quiet():
+            vectors = np.ascontiguousarray(self._vectors(list(texts), role).float().cpu().numpy())
+        if self.identity["normalize"]:  # in float32: half precision is too coarse for a length of 1
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
 
 
 def _transformers(folder: Path, options: Options, device: str) -> Loaded:
@@ -124,14 +117,12 @@ def _transformers(folder: Path, options: Options, device: str) -> Loaded:
     # transformers fills what a file lacks with random numbers; only the pooler, not used here, may be missing.
     if lost := sorted(key for key in report["missing_keys"] if "pooler" not in key):
         raise DataError(f"{folder}: no weights for {lost[0]} and {len(lost) - 1} more; fetch the checkpoint again")
-    if tokenizer.pad_token is None:
-        kind = model.config.model_type
-        causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-        if tokenizer.eos_token is None or not causal:
-            raise DataError(f"{folder}: the tokenizer has no pad token; set pad_token in tokenizer_config.json")
+    if tokenizer.pad_token is None:  # the end will do for a causal model, since pads are masked
+        causal = set(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+        if tokenizer.eos_token is None or model.config.model_type not in causal:
+            raise DataError(f"{folder}: the tokenizer has no pad token; set pad_token in its tokenizer_config.json")
         tokenizer.pad_token = tokenizer.eos_token
-    # Whatever the tokenizer prefers. Many models count positions from the first column, be it a pad or not; with
-    # the pads on the right that is right, and a causal model does not see them.
+    # Whatever the tokenizer prefers: on the right, pads shift no position, and a causal model does not see them.
     tokenizer.padding_side = "right"
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
@@ -148,7 +139,8 @@ def _transformers(folder: Path, options: Options, device: str) -> Loaded:
     def lengths(texts: list[str], role: Role) -> list[int]:
         return [len(ids) for ids in tokens(texts, role)["input_ids"]]
 
-    def vectors(texts: list[str], role: Role) -> "Tensor":
+    @torch.inference_mode()
+    def vectors(texts: list[str], role: Role) -> Any:
         batch = tokens(texts, role, padding=True, return_tensors="pt").to(device)
         some = batch["attention_mask"].bool().any(dim=1)
         found = torch.zeros(len(texts), model.config.hidden_size, device=device)
@@ -157,8 +149,7 @@ def _transformers(folder: Path, options: Options, device: str) -> Loaded:
             found[some] = pool(model(**inputs).last_hidden_state, batch["attention_mask"][some], pooling)
         return found
 
-    normalize = options.normalize is not False
-    told = {"pooling": pooling, "normalize": normalize, "prompts": prompts, "max_length": limit}
+    told = {"pooling": pooling, "normalize": options.normalize is not False, "prompts": prompts, "max_length": limit}
     return lengths, vectors, tokenizer, told
 
 
@@ -166,15 +157,13 @@ def _sentence_transformers(folder: Path, options: Options, device: str) -> Loade
     import torch
     from sentence_transformers import SentenceTransformer
 
-    model: Any = SentenceTransformer(
-        str(folder),
-        device=device,
-        local_files_only=True,
-        trust_remote_code=False,
-        model_kwargs={"dtype": getattr(torch, options.dtype), "use_safetensors": True},
-    )
+    weights = {"use_safetensors": True, "dtype": getattr(torch, options.dtype)}
+    safe: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    model: Any = SentenceTransformer(str(folder), device=device, model_kwargs=weights, **safe)
     if (similarity := model.similarity_fn_name) not in ("cosine", "dot"):
         raise UsageError(f"{folder} is made for {similarity} distance; only cosine and dot product are supported")
+    if options.dtype == "float32":  # a module without transformer keeps the dtype of its file
+        model.float()
     parts = list(model.modules())
     if options.normalize is False and any(type(part).__name__ == "Normalize" for part in parts):
         raise UsageError(f"{folder} normalises in a module of its own; leave normalize out")
@@ -191,15 +180,12 @@ def _sentence_transformers(folder: Path, options: Options, device: str) -> Loade
     # Given at each call, since it then overrides a length of the folder for one role as well.
     cut = {} if limit == own or limit is None else {"max_length": limit}
     # The names, in the order, that encode_query and encode_document promise to look for. Not by their look-up:
-    # 6.2 adds an empty "document" to the prompts of the file, which then hides its "passage".
-    config = folder / "config_sentence_transformers.json"
-    stored: Any = read_json(config) if config.is_file() else {}
-    given = stored.get("prompts") or {}
-    passage = next((given[name] for name in ("document", "passage", "corpus") if name in given), None)
-    prompts: dict[Role, str] = {
-        "queries": (given.get("query") if options.prompt_query is None else options.prompt_query) or "",
-        "passages": (passage if options.prompt_passage is None else options.prompt_passage) or "",
-    }
+    # 6.2 adds an empty "document" to the prompts of the folder, which then hides its "passage".
+    given = {name: prompt for name, prompt in model.prompts.items() if prompt}
+    document = next((given[name] for name in ("document", "passage", "corpus") if name in given), "")
+    query = given.get("query", "") if options.prompt_query is None else options.prompt_query
+    passage = document if options.prompt_passage is None else options.prompt_passage
+    prompts: dict[Role, str] = {"queries": query, "passages": passage}
 
     def lengths(texts: list[str], role: Role) -> list[int]:
         settings = {"text": {**cut, "padding": False}, "common": {"return_tensors": None}}
@@ -207,11 +193,10 @@ def _sentence_transformers(folder: Path, options: Options, device: str) -> Loade
         found = model.preprocess(texts, prompt=prompts[role], task=task, processing_kwargs=settings)
         return [sum(mask) for mask in found["attention_mask"]] if "attention_mask" in found else [*map(len, texts)]
 
-    def vectors(texts: list[str], role: Role) -> "Tensor":
+    def vectors(texts: list[str], role: Role) -> Any:
         encode = model.encode_query if role == "queries" else model.encode_document
         settings = {"batch_size": len(texts), "show_progress_bar": False, "convert_to_tensor": True}
-        found: Tensor = encode(texts, prompt=prompts[role], processing_kwargs={"text": cut}, **settings)
-        return found
+        return encode(texts, prompt=prompts[role], processing_kwargs={"text": cut}, **settings)
 
     normalize = similarity == "cosine" if options.normalize is None else options.normalize
     told = {"pooling": pooling, "normalize": normalize, "prompts": prompts, "max_length": limit}
@@ -219,31 +204,22 @@ def _sentence_transformers(folder: Path, options: Options, device: str) -> Loade
 
 
 def pool(hidden: "Tensor", mask: "Tensor", how: str) -> "Tensor":
-    """float32 (n, d) of hidden, any float dtype (n, t, d), and mask, int (n, t): 0 at pads, which may be on any side.
-
-    `mean` of the tokens, `cls` the first of them, `last` the last; each row needs one.
-    """
-    import torch
-
-    hidden = hidden.float()
+    """float32 (n, d): mean, first (cls) or last of vectors (n, t, d) where mask, int (n, t), is 1; pads on any side."""
     if how == "mean":  # filled, not multiplied: a NaN at a pad must not count
-        return hidden.masked_fill(mask.unsqueeze(-1) == 0, 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-    order = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    column = mask.argmax(dim=1) if how == "cls" else (mask * order).argmax(dim=1)
-    return hidden[torch.arange(len(mask), device=mask.device), column]
+        return hidden.float().masked_fill(mask.unsqueeze(2) == 0, 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+    column = mask.argmax(dim=1) if how == "cls" else (mask * mask.cumsum(dim=1)).argmax(dim=1)
+    return hidden.float().take_along_dim(column.view(-1, 1, 1), dim=1).squeeze(1)
 
 
 def _limit(asked: int | None, own: int, model: "nn.Module", tokenizer: Any) -> int:
     """Tokens a text is cut to: as asked, else the checkpoint's own, and never more than it has positions for."""
-    import torch
-
     room = NO_LIMIT
     for part in model.modules():
         stated = getattr(getattr(part, "config", None), "max_position_embeddings", None)
         room = min(room, stated) if isinstance(stated, int) and stated > 0 else room
-        table = getattr(part, "position_embeddings", None)
-        if isinstance(table, torch.nn.Embedding):  # RoBERTa and its kin count from the row after that of the pad
-            room = min(room, table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1))
+        table: Any = getattr(part, "position_embeddings", None)
+        if hasattr(table, "num_embeddings"):  # RoBERTa and its kin count from the row after that of the pad
+            room = min(room, table.num_embeddings - (-1 if table.padding_idx is None else table.padding_idx) - 1)
     special = len(tokenizer("")["input_ids"])
     if asked is not None and not special < asked <= room:
         raise UsageError(f"max_length {asked} is not possible with this model; choose from {special + 1} to {room}")
@@ -253,32 +229,25 @@ def _limit(asked: int | None, own: int, model: "nn.Module", tokenizer: Any) -> i
 def _device(asked: str | None) -> str:
     import torch
 
-    if asked is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", asked):
-        raise unknown("device", asked, ["cpu", "cuda", "cuda:1", "mps"])
     found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    kind, _, index = (asked or ("cuda" if found["cuda"] else "cpu")).partition(":")
+    device = asked or ("cuda" if found["cuda"] else "cpu")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise unknown("device", device, ["cpu", "cuda", "cuda:1", "mps"])
+    kind, _, index = device.partition(":")
     if int(index or 0) >= found[kind]:
-        raise UsageError(f"no device {asked} on this machine; it has {', '.join(k for k in found if found[k])}")
-    return asked or kind
+        raise UsageError(f"no device {device} on this machine; it has {', '.join(k for k in found if found[k])}")
+    return device
 
 
 def _folder(spelling: str) -> Path:
     rest = spelling.removeprefix("hf:")
     if (folder := Path(rest).expanduser()).is_dir():
         return folder
-    name, at, revision = rest.partition("@")
-    if name and Path(name).expanduser().is_dir():
-        raise UsageError(f"{name} is a folder, which has no revisions; leave @{revision} out")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or (at and not revision):
-        raise DataError(f"no folder {rest}, nor is it a hub name; expected a folder, or ORG/NAME or ORG/NAME@REVISION")
     from huggingface_hub import snapshot_download
 
-    try:
-        with _quiet():  # a * in a pattern matches slashes too: sub-folders are included
-            return Path(snapshot_download(name, revision=revision or None, allow_patterns=[f"*{s}" for s in SUFFIXES]))
-    except Exception as error:  # offline, unknown, gated, timeout: half a dozen unrelated classes
-        cure = "give a local folder, or the right name and a network"
-        raise DataError(f"no folder {rest}, and the hub does not give it: {_line(error)}; {cure}") from error
+    name, _, revision = rest.partition("@")
+    with _quiet():  # a * in a pattern matches slashes too: sub-folders are included
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=[f"*{s}" for s in SUFFIXES]))
 
 
 def _safe_files(folder: Path) -> dict[str, Path]:
@@ -306,20 +275,14 @@ def _safe_files(folder: Path) -> dict[str, Path]:
                     raise UnsafeInput(f"{where}: {key} {value} names code to fetch and run; remove it")
                 if key == "model_type" and base.startswith("config_sent") and value != "SentenceTransformer":
                     raise DataError(f"{where}: a {value} is no encoder of single texts; take a SentenceTransformer")
-                kinds = [value] if base == "modules.json" and key == "type" else []
-                if "modules.json" in files and key == "types" and isinstance(value, dict):  # of a router
+                kinds = [value] if key == "type" and base == "modules.json" else []
+                if key == "types" and isinstance(value, dict) and "modules.json" in files:  # of a router
                     kinds = list(value.values())
                 if alien := [kind for kind in kinds if not str(kind).startswith("sentence_transformers.")]:
                     raise UnsafeInput(f"{where}: type {alien[0]} is code from outside sentence_transformers")
     if "config.json" not in files and "modules.json" not in files:
         raise DataError(f"{folder} has neither config.json nor modules.json; expected the folder of one checkpoint")
-    if not safe:
-        raise DataError(f"{folder} has no *.safetensors; pickled weights are neither read nor fetched, convert them")
     return files
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 @contextlib.contextmanager
@@ -327,14 +290,11 @@ def _quiet() -> Iterator[None]:
     """Keep bars, log lines and warnings of the libraries off the screen."""
     from transformers.utils import logging as bars
 
-    level, shown = logging.root.manager.disable, bars.is_progress_bar_enabled()
-    logging.disable(logging.WARNING)
-    bars.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-        if shown:
-            bars.enable_progress_bar()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings(), contextlib.ExitStack() as undo:
+        warnings.simplefilter("ignore")
+        undo.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)
+        if bars.is_progress_bar_enabled():
+            undo.callback(bars.enable_progress_bar)
+            bars.disable_progress_bar()  # type: ignore[no-untyped-call]
+        yield

@@ -27,7 +27,8 @@ class GivenVectors:
         self.folder = Path(spelling.removeprefix("vectors:"))
         if not self.folder.is_dir():
             raise DataError(f"vectors folder {self.folder} does not exist")
-        self.identity: dict[str, object] = {"kind": "vectors", "files": {}}
+        self._files: dict[str, str] = {}
+        self.identity: dict[str, object] = {"kind": "vectors", "files": self._files}
 
     def vectors(self, role: Role, language: str, ids: Sequence[str]) -> NDArray[np.float32]:
         """float32 (n, d), the rows of a role and language; the file's SHA-256 joins the identity.
@@ -47,7 +48,5 @@ class GivenVectors:
                 f"{path}: found {array.dtype} {array.shape}, expected float32 ({len(ids)}, d); "
                 f"rows in the task's order, {ids[0]} first"
             )
-        files = self.identity["files"]
-        assert isinstance(files, dict)
-        files[path.name] = sha256(path)
+        self._files[path.name] = sha256(path)
         return np.ascontiguousarray(array)

@@ -56,7 +56,9 @@ def check(task: Task, data: Path | None = None, *, offline: bool = False) -> Col
             for row, id_, digest in expected:
                 found = (rows[row][0], hashlib.sha256(rows[row][1].encode()).hexdigest()[:16])
                 if found != (id_, digest):
-                    raise IntegrityError(f"{task.name}/{language}: {kind} row {row} is {found}, expected {(id_, digest)}")
+                    raise IntegrityError(
+                        f"{task.name}/{language}: {kind} row {row} is {found}, expected {(id_, digest)}"
+                    )
         for query_id, doc_id in golden.qrels:
             if collection.qrels[query_id].get(doc_id) != 1:
                 raise IntegrityError(f"{task.name}/{language}: {doc_id} is not relevant to {query_id}, as expected")
@@ -65,7 +67,10 @@ def check(task: Task, data: Path | None = None, *, offline: bool = False) -> Col
             for b in task.languages
         }
         if shared != task.shared[language]:
-            raise DataError(f"{task.name}/{language}: queries with an answer by language: {shared}, expected {task.shared[language]}")
+            raise DataError(
+                f"{task.name}/{language}: queries with an answer in each language: found {shared}, "
+                f"expected {task.shared[language]}"
+            )
     return collection
 
 
@@ -78,7 +83,9 @@ def _read_files(task: Task, data: Path | None, offline: bool) -> dict[str, Squad
         file = files[language] = read_squad(path, language)
         found = {"queries": len(file.queries), "passages": len(file.passages), **file.counts}
         if found != task.counts[language]:
-            raise DataError(f"{path}: found {found}, expected {task.counts[language]}; is the task definition of this version?")
+            raise DataError(
+                f"{path}: found {found}, expected {task.counts[language]}; is the task definition of this version?"
+            )
     return files
 
 

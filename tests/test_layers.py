@@ -1,0 +1,95 @@
+"""Imports point down, and each heavy library has its door."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "xbench"
+# From the bottom up; modules of one line may import each other. `cli` may import everything.
+LAYERS = [
+    ["errors", "records"],
+    ["progress", "storage", "strictjson"],
+    ["bias", "measures", "ranking", "trec"],
+    ["results", "sources", "tables", "tasks"],
+    ["models", "readers"],
+    ["encode", "index"],
+    ["evaluate"],
+    ["cli"],
+]
+DOORS = {
+    "faiss": {"index"},
+    "click": {"cli"},
+    "torch": {"models"},
+    "transformers": {"models"},
+    "sentence_transformers": {"models"},
+    "huggingface_hub": {"models"},
+    "pandas": {"results"},
+    "pyarrow": {"results"},
+    "urllib": {"sources"},
+    "http": {"sources"},
+    "socket": {"sources"},
+    "pickle": set(),
+    "argparse": set(),
+}
+# Nothing but the ranking rule orders passages; these files sort other things by themselves.
+MAY_SORT = {"ranking.py", "index.py", "evaluate.py", "measures.py", "encode.py"}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(module: str) -> int:
+    return next(i for i, names in enumerate(LAYERS) if module in names)
+
+
+def stem(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names imported anywhere in a file, inside functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {stem(path) for path in modules()} - {"__init__"} == {name for names in LAYERS for name in names}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    if stem(path) == "__init__":
+        return
+    for name in imports(path):
+        head, _, rest = name.partition(".")
+        if head == "xbench" and rest and (target := rest.split(".")[0]) != stem(path):
+            if any(target in names for names in LAYERS):
+                assert layer_of(target) <= layer_of(stem(path)), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_libraries_come_in_by_their_doors(path: Path) -> None:
+    for name in {name.split(".")[0] for name in imports(path)}:
+        assert name not in DOORS or stem(path) in DOORS[name], f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_passages_are_ordered_in_one_place(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if path.name not in MAY_SORT:
+        assert "argsort" not in text and "lexsort" not in text and "topk" not in text
+    assert "splitlines(" not in text, "splits at U+2028 too"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_stay_readable(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").split("\n")) <= 350
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "no docstring"
