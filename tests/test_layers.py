@@ -70,9 +70,9 @@ def test_imports_point_down(path: Path) -> None:
         return
     for name in imports(path):
         head, _, rest = name.partition(".")
-        if head == "xbench" and rest and (target := rest.split(".")[0]) != stem(path):
-            if any(target in names for names in LAYERS):
-                assert layer_of(target) <= layer_of(stem(path)), f"{path.name} imports {name}"
+        target = rest.split(".")[0]
+        if head == "xbench" and target != stem(path) and any(target in names for names in LAYERS):
+            assert layer_of(target) <= layer_of(stem(path)), f"{path.name} imports {name}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

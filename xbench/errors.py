@@ -67,7 +67,7 @@ class IncompleteError(XbenchError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not among the known ones, with the nearest of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=3, cutoff=0.5)
-    hint = [n for n in names if n.lower() in near]
-    meant = f"; did you mean {' or '.join(repr(n) for n in hint)}?" if hint else ";"
+    spelled = {n.lower(): n for n in names}
+    near = [spelled[n] for n in difflib.get_close_matches(name.lower(), spelled, n=3, cutoff=0.5)]
+    meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
     return UsageError(f"unknown {kind} {name!r}{meant} known: {', '.join(names)}")

@@ -187,28 +187,28 @@ def _write_run(
     folder: Path,
     tag: str,
 ) -> None:
-    """The run of a cell and its qrels, restricted to the pool, as TREC files."""
-    columns = [task.languages.index(b) for b in cell.passage_languages]
-    chosen = [indexes[c] for c in columns]
-    part = (
-        pool if cell.setting == "multi" else Pool([i.vectors for i in chosen], [d for i in chosen for d in i.doc_ids])
-    )
-    doc_ids = [d for i in chosen for d in i.doc_ids]
-    rows = collection.queries[cell.query_language]
+    """The run of a cell and its qrels, of the queries with a relevant passage in the pool, as TREC files."""
+    chosen = [indexes[task.languages.index(b)] for b in cell.passage_languages]
+    doc_ids = [doc_id for index in chosen for doc_id in index.doc_ids]
+    part = pool if len(chosen) == len(indexes) else Pool([index.vectors for index in chosen], doc_ids)
     in_pool = set(doc_ids)
-    qrels = {q.query_id: {d: g for d, g in collection.qrels[q.query_id].items() if d in in_pool} for q in rows}
+    qrels = {
+        query.query_id: {d: g for d, g in collection.qrels[query.query_id].items() if d in in_pool}
+        for query in collection.queries[cell.query_language]
+    }
+    rows = np.flatnonzero([bool(grades) for grades in qrels.values()])
+    query_ids = [query_id for query_id, grades in qrels.items() if grades]
+    matrix = queries[task.languages.index(cell.query_language)]
 
     def ranking() -> Iterator[tuple[str, list[tuple[str, float]]]]:
-        matrix = queries[task.languages.index(cell.query_language)]
         for low in range(0, len(rows), 256):
-            found = search(chosen, part, matrix[low : low + 256], depth)
-            for query, passages in zip(rows[low:], found, strict=False):
-                if qrels[query.query_id]:
-                    yield query.query_id, [(doc_ids[j], value) for j, value in passages]
+            found = search(chosen, part, matrix[rows[low : low + 256]], depth)
+            for query_id, passages in zip(query_ids[low:], found, strict=False):
+                yield query_id, [(doc_ids[j], value) for j, value in passages]
 
     stem = f"{task.name}.{cell.name.replace('/', '.')}"
     write_run(folder / f"{stem}.run.trec", ranking(), tag)
-    write_qrels(folder / f"{stem}.qrels.trec", {q: g for q, g in qrels.items() if g})
+    write_qrels(folder / f"{stem}.qrels.trec", {query_id: qrels[query_id] for query_id in query_ids})
 
 
 class _Watch:

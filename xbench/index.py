@@ -42,8 +42,10 @@ class Index:
             index.add(np.ascontiguousarray(vectors[low : low + CHUNK]))
         if vectors.nbytes > map_bytes:
             with atomic(file) as out, storage(file, "write"):
-                out.flush()
-                faiss.write_index(index, out.name)
+                try:
+                    faiss.write_index(index, out.name)
+                except RuntimeError as error:  # how FAISS reports a full disk
+                    raise OSError(str(error)) from error
             # IO_FLAG_MMAP would copy everything; IO_FLAG_MMAP_IFC is a real map.
             index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
         return cls(index, doc_ids)

@@ -156,7 +156,7 @@ def largest_norm(matrix: Matrix) -> float:
     if not len(matrix):
         return 0.0
     squares = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64, casting="same_kind")
-    return math.sqrt(squares.max()) * (1 + matrix.shape[1] * U64)
+    return math.sqrt(float(squares.max())) * (1 + int(matrix.shape[1]) * U64)
 
 
 def grid(matrix: Matrix) -> int | None:

@@ -127,9 +127,7 @@ def frame(result: Result) -> Any:
     sizes = [len(c.query_ids) for c in filled]
     names = list(dict.fromkeys(name for c in filled for name in c.per_query))
     columns: dict[str, Any] = {
-        "cell": pandas.Categorical.from_codes(
-            np.repeat(np.arange(len(filled)), sizes), pandas.Index([c.cell.name for c in filled], dtype="object")
-        ),
+        "cell": [c.cell.name for c in filled for _ in c.query_ids],
         "query_id": [query_id for c in filled for query_id in c.query_ids],
     }
     for name in names:

@@ -80,7 +80,8 @@ def shown(value: Value) -> str:
 
 def render(tables: list[Table], format_: str) -> str:
     """Text in Markdown, CSV (full precision, one block a table) or LaTeX (booktabs)."""
-    return "\n".join({"md": _markdown, "csv": _csv, "tex": _latex}[format_](table) for table in tables)
+    text = "\n".join({"md": _markdown, "csv": _csv, "tex": _latex}[format_](table) for table in tables)
+    return text.rstrip("\n")
 
 
 def print_rich(tables: list[Table]) -> None:

@@ -91,8 +91,11 @@ def evaluate_and_show(
     from xbench import tables
     from xbench.evaluate import Plan, evaluate
     from xbench.measures import parse_all
+    from xbench.errors import UsageError
     from xbench.models import Options, load
+    from xbench.models.vectors import GivenVectors
     from xbench.progress import log
+    from xbench.readers import source_path
     from xbench.results import write_result
     from xbench.storage import writable
     from xbench.tasks import select
@@ -102,6 +105,11 @@ def evaluate_and_show(
     writable(output)  # before hours of encoding, not after
     format_ = format_ or ("rich" if sys.stdout.isatty() else "md")
     loaded = load(model, Options(**options))
+    if batch_tokens and isinstance(loaded, GivenVectors):
+        raise UsageError(f"model {model!r} takes no --batch-tokens: nothing is encoded")
+    for task in chosen:  # before hours of encoding, not between
+        for language in task.languages:
+            source_path(task, language, data, offline=offline)
     for task in chosen:
         given = {"measures": list(measures), "batch-tokens": batch_tokens, **options}
         plan = Plan(default_cache(), data, offline, threads, _command(model, task.name, given), run_depth, output)

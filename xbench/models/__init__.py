@@ -4,14 +4,14 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.errors import unknown
+from xbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from xbench.models.vectors import GivenVectors
@@ -76,6 +76,9 @@ def load(spelling: str, options: Options | None = None) -> "Encoder | GivenVecto
     """
     options = options or Options()
     kind, _, rest = spelling.partition(":")
+    if options != Options() and (spelling == "hash" or kind in ("py", "vectors")):
+        given = [f.name.replace("_", "-") for f in fields(Options) if getattr(options, f.name) != f.default]
+        raise UsageError(f"model {spelling!r} takes no --{given[0]}; only checkpoints (hf:) do")
     if spelling == "hash":
         from xbench.models.hashing import HashEncoder
 

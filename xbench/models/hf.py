@@ -5,7 +5,6 @@ A folder with `modules.json` is run by sentence-transformers, any other one by t
 
 import contextlib
 import importlib.metadata
-import inspect
 import logging
 import re
 import warnings
@@ -77,10 +76,11 @@ class HfEncoder:
     """An `Encoder` over a checkpoint; vectors are scaled here, in the same way for both libraries."""
 
     told_language = False
-    batch_tokens = 1 << 14
 
     def __init__(self, name: str, identity: dict[str, object], loaded: Loaded) -> None:
         self.name, self.identity = name, identity
+        # On a processor, more than this leaves the cache and is slower; an accelerator wants to be filled.
+        self.batch_tokens = 2048 if identity["device"] == "cpu" else 1 << 15
         self._lengths, self._vectors, _, _ = loaded
 
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
@@ -128,7 +128,6 @@ def _transformers(folder: Path, options: Options, device: str) -> Loaded:
         model = model.get_encoder()
     model.config.use_cache = False  # keys and values of every layer, which only generation needs
     model = model.to(device).eval()
-    takes = inspect.signature(model.forward).parameters
     limit = _limit(options.max_length, min(tokenizer.model_max_length, 512), model, tokenizer)
     pooling = options.pooling or "mean"
     prompts: dict[Role, str] = {"queries": options.prompt_query or "", "passages": options.prompt_passage or ""}
@@ -145,8 +144,8 @@ def _transformers(folder: Path, options: Options, device: str) -> Loaded:
         some = batch["attention_mask"].bool().any(dim=1)
         found = torch.zeros(len(texts), model.config.hidden_size, device=device)
         if some.any():  # a text without a token stays zero: no model is defined on it
-            inputs = {key: value[some] for key, value in batch.items() if key in takes}
-            found[some] = pool(model(**inputs).last_hidden_state, batch["attention_mask"][some], pooling)
+            inputs = {key: value[some] for key, value in batch.items()}
+            found[some] = pool(model(**inputs).last_hidden_state, inputs["attention_mask"], pooling)
         return found
 
     told = {"pooling": pooling, "normalize": options.normalize is not False, "prompts": prompts, "max_length": limit}

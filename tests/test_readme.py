@@ -1,0 +1,123 @@
+"""The documentation's commands run, and its table is what they print."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import xbench
+from xbench.cli import COMMANDS
+from xbench.tasks import task_names
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    return [
+        (page.name, block)
+        for page in PAGES
+        for block in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+    ]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Path:
+    """A folder with `xbench` on its PATH, as after installation, and the files that the pages show."""
+    program = tmp_path / "bin" / "xbench"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from xbench.cli import main; main()' \"$@\"\n")
+    program.chmod(0o755)
+    for _, block in blocks("python"):
+        if name := re.match(r"# (\w+\.py)\n", block):
+            (tmp_path / name[1]).write_text(block)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("page", "block"), [b for b in blocks("sh") if "make " not in b[1]])
+def test_commands(page: str, block: str, shell: Path, request: pytest.FixtureRequest) -> None:
+    environment = os.environ | {"PATH": f"{shell / 'bin'}:{os.environ['PATH']}"}
+    if re.search(r"-t (xquad-r|mlqa-r)|verify", block):
+        environment["XBENCH_DATA"] = str(request.getfixturevalue("data"))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block], cwd=shell, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{page}:\n{block}\n{done.stderr}"
+
+
+def test_python_blocks_compile() -> None:
+    for page, block in blocks("python"):
+        compile(block, page, "exec")
+
+
+def test_the_example_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert xbench.__doc__ is not None
+    example = xbench.__doc__.partition("::\n")[2]
+    exec("\n".join(line[4:] for line in example.split("\n")), {})
+    assert 0 < float(capsys.readouterr().out) < 1
+
+
+def test_make_targets_are_the_two_commands() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    run = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for target in ("make demo", "make test"):
+        assert target in readme and target in run
+    if shutil.which("make"):
+        done = subprocess.run(
+            ["make", "-n", "demo", "test", "VENV=/nonexistent/venv"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0 and "-c constraints.txt" in done.stdout
+
+
+def test_every_task_and_command_is_documented() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert all(f"`{name}`" in text for name in task_names())
+    assert all(f"xbench {name}" in text for name in COMMANDS)
+
+
+def test_the_table_of_the_readme(data: Path, shell: Path) -> None:
+    """The rows of `hash` are those that the command above the table prints."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    environment = os.environ | {"XBENCH_DATA": str(data)}
+    command = [str(shell / "bin" / "xbench"), "run", "hash", "-t", "xquad-r", "-t", "mlqa-r", "-o", str(shell / "out")]
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
+    for task in ("xquad-r", "mlqa-r"):
+        (path,) = (shell / "out").glob(f"hash-*/{task}.json")
+        mean = json.loads(path.read_text())["summary"]
+        values = [mean["mono"]["AP"], mean["cross"]["AP"], mean["multi"]["AP"], mean["multi"]["RR"]]
+        cells = " | ".join(f"{value:.4f}" for value in values)
+        assert f"| `{task}` | `hash` | {cells} | {mean['multi']['RankDistance']:,.1f} |" in readme, cells
+
+
+def test_constraints_cover_the_dependencies() -> None:
+    pinned = {
+        re.split("==", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split("\n")
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    assert {re.split("[>=<]", name)[0].lower() for name in wanted} <= pinned
+
+
+def test_public_names() -> None:
+    assert sorted(xbench.__all__) == xbench.__all__
+    assert all(getattr(xbench, name) is not None for name in xbench.__all__)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = xbench.nothing
+
+
+def test_nothing_names_this_machine() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    for name in tracked.stdout.split("\n")[:-1]:
+        text = (ROOT / name).read_text(encoding="utf-8", errors="replace")
+        assert not re.search(r"(?<![\w.])/(work|root|farm)/[a-z.]", text), name

@@ -1,0 +1,143 @@
+"""The result file: its means against hand calculations, its bytes, and what a failed write leaves."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+import pytest
+
+from xbench.errors import StorageError
+from xbench.records import Cell
+from xbench.results import CellResult, Result, environment, frame, write_result
+from xbench.strictjson import read_json
+
+FILES = ["small.queries.parquet", "small.timing.json", "small.json"]
+
+
+def cell(setting: str, a: str, b: tuple[str, ...], size: int, **per_query: list[float]) -> CellResult:
+    values = {name: math.fsum(row) / len(row) for name, row in per_query.items()}
+    ids = [f"{a}:{i}" for i in range(max(map(len, per_query.values()), default=0))]
+    arrays = {name: np.array(row) for name, row in per_query.items()}
+    return CellResult(Cell(setting, a, b), size, 3 - len(ids), ids, values, arrays)
+
+
+def small(**changes: Any) -> Result:
+    """Three languages, of which `fr` asks nothing and shares no question with `de`."""
+    pool = ("de", "en", "fr")
+    cells = [
+        cell("mono", "de", ("de",), 5, AP=[0.1, 0.2, 0.6], RR=[0.5, 0.5, 0.5]),
+        cell("mono", "en", ("en",), 7, AP=[0.7], RR=[1.0]),
+        cell("cross", "de", ("en",), 7, AP=[0.25, 0.5], RR=[0.25, 1.0]),
+        cell("cross", "de", ("fr",), 4),
+        cell("cross", "en", ("de",), 5, AP=[0.875], RR=[1.0]),
+        cell("cross", "en", ("fr",), 4, AP=[0.125], RR=[0.5]),
+        cell("multi", "de", pool, 16, AP=[0.0, 0.0, 0.75], RR=[0.0, 0.0, 1.0], RankDistance=[2.0, 4.0, 12.0]),
+        cell("multi", "en", pool, 16, AP=[1 / 3], RR=[1.0], RankDistance=[14.0]),
+    ]
+    task = {"name": "small", "version": 1, "sha256": "0" * 64}
+    model = {"name": "hash", "fingerprint": "f" * 64, "identity": {"größe": 3}}
+    return replace(Result(task, model, "xbench run hash -t small", {"total": 9}, cells, {"wall_s": 1.5}), **changes)
+
+
+def test_means_by_hand() -> None:
+    # Languages, and ordered pairs, count once each; the pair without queries is left out, not a zero.
+    macro = {
+        "mono": {"AP": (0.3 + 0.7) / 2, "RR": (0.5 + 1) / 2},
+        "cross": {"AP": (0.375 + 0.875 + 0.125) / 3, "RR": (0.625 + 1 + 0.5) / 3},
+        "multi": {"AP": (0.25 + 1 / 3) / 2, "RR": (1 / 3 + 1) / 2, "RankDistance": (6 + 14) / 2},
+    }
+    by_query = {
+        "mono": {"AP": (0.1 + 0.2 + 0.6 + 0.7) / 4, "RR": (1.5 + 1) / 4},
+        "cross": {"AP": (0.25 + 0.5 + 0.875 + 0.125) / 4, "RR": (1.25 + 1 + 0.5) / 4},
+        "multi": {"AP": (0.75 + 1 / 3) / 4, "RR": 2 / 4, "RankDistance": (18 + 14) / 4},
+    }
+    for found, expected in ((small().summary(), macro), (small().summary(by_query=True), by_query)):
+        assert found == {setting: pytest.approx(values, rel=1e-14) for setting, values in expected.items()}
+    nothing = small(cells=[small().cells[3]])
+    assert nothing.summary() == {} and len(frame(nothing)) == 0
+
+
+def test_the_contract(tmp_path: Path) -> None:
+    """design.md, section 4."""
+    path = write_result(small(), tmp_path / "new" / "folder")
+    assert path == tmp_path / "new" / "folder" / "small.json" and {p.name for p in path.parent.iterdir()} == set(FILES)
+    found: Any = read_json(path)
+    cells = found.pop("cells")
+    assert found == {
+        "schema": 1,
+        "task": {"name": "small", "version": 1, "sha256": "0" * 64},
+        "model": {"name": "hash", "fingerprint": "f" * 64, "identity": {"größe": 3}},
+        "command": "xbench run hash -t small",
+        "texts": {"total": 9},
+        "summary": small().summary(),
+        "summary_by_query": small().summary(by_query=True),
+        "environment": environment(),
+        # Seconds differ between two runs, so they have a file of their own.
+        "timing": {"file": "small.timing.json"},
+    }
+    assert read_json(path.parent / "small.timing.json") == {"wall_s": 1.5}
+    assert found["environment"]["numpy"] == np.__version__ and {"xbench", "python"} <= set(found["environment"])
+    empty = {"setting": "cross", "query_language": "de", "passage_languages": ["fr"], "queries": 0, "passages": 4}
+    assert cells[3] == empty | {"left_out": 3, "values": {}}
+    assert [(c["queries"], c["left_out"]) for c in cells[2:4]] == [(2, 1), (0, 3)]
+    assert cells[7]["passage_languages"] == ["de", "en", "fr"]
+    assert cells[7]["values"] == {"AP": 1 / 3, "RR": 1.0, "RankDistance": 14.0}, "full precision"
+
+
+def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
+    for folder, seconds in (("a", 1.5), ("b", 99.0)):
+        write_result(small(timing={"wall_s": seconds}), tmp_path / folder)
+    same = [(tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in FILES]
+    assert same == [True, False, True]
+
+
+def test_the_values_of_the_queries(tmp_path: Path) -> None:
+    write_result(small(), tmp_path)
+    table = pyarrow.parquet.read_table(tmp_path / "small.queries.parquet")
+    assert table.column_names == ["cell", "query_id", "AP", "RR", "RankDistance"]
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        ("mono/de", "de:0", 0.1, 0.5, None),
+        ("mono/de", "de:1", 0.2, 0.5, None),
+        ("mono/de", "de:2", 0.6, 0.5, None),
+        ("mono/en", "en:0", 0.7, 1.0, None),
+        ("cross/de-en", "de:0", 0.25, 0.25, None),
+        ("cross/de-en", "de:1", 0.5, 1.0, None),
+        ("cross/en-de", "en:0", 0.875, 1.0, None),
+        ("cross/en-fr", "en:0", 0.125, 0.5, None),
+        ("multi/de", "de:0", 0.0, 0.0, 2.0),
+        ("multi/de", "de:1", 0.0, 0.0, 4.0),
+        ("multi/de", "de:2", 0.75, 1.0, 12.0),
+        ("multi/en", "en:0", 1 / 3, 1.0, 14.0),
+    ]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_json_cannot_hold_is_refused_before_anything_is_written(bad: float, tmp_path: Path) -> None:
+    for result in (small(cells=[replace(small().cells[0], values={"AP": bad})]), small(timing={"wall_s": bad})):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write_result(result, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("blocked", FILES)
+def test_the_json_is_written_last(blocked: str, tmp_path: Path) -> None:
+    (tmp_path / blocked).mkdir()
+    with pytest.raises(StorageError, match=blocked):
+        write_result(small(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(FILES[: FILES.index(blocked) + 1])
+
+
+def test_no_json_beside_the_values_of_another_run(tmp_path: Path) -> None:
+    write_result(small(), tmp_path)
+    (tmp_path / "small.timing.json").unlink()
+    (tmp_path / "small.timing.json").mkdir()  # so that the second write fails half-way
+    with pytest.raises(StorageError):
+        write_result(small(cells=small().cells[1:]), tmp_path)
+    if (tmp_path / "small.json").exists():
+        content: Any = read_json(tmp_path / "small.json")
+        rows = pd.read_parquet(tmp_path / "small.queries.parquet")
+        assert sum(c["queries"] for c in content["cells"]) == len(rows)
