@@ -1,7 +1,9 @@
 """Checkpoints of all shapes, made here in seconds, and one with real weights from a package."""
 
+import fnmatch
 import importlib.util
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -22,7 +24,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from xbench.errors import DataError, UnsafeInput, UsageError, XbenchError  # noqa: E402
+from xbench.errors import DataError, UnsafeInput, UsageError  # noqa: E402
 from xbench.models import ROLES, Encoder, Options, fingerprint, load  # noqa: E402
 from xbench.models.hf import pool  # noqa: E402
 
@@ -252,7 +254,7 @@ def test_pool_ignores_pads_on_both_sides(how: str) -> None:
 
 def test_causal_model_without_pad_token(tmp_path: Path) -> None:
     """GPT-2 counts positions from the first column, and its tokenizer adds no token to an empty text."""
-    config = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.3}
+    config: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.3}
     config |= {"bos_token_id": 0, "eos_token_id": 0}
     folder = save(tmp_path / "gpt", "GPT2", tokenizer(special=False, padding_side="left"), **config)
     full = [text for text in TEXTS if text]
@@ -493,8 +495,15 @@ def test_identity_says_it_all(xlmr: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["copy", "st"])
-def test_nothing_on_the_screen(which: str, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_on_the_screen(
+    which: str,
+    request: pytest.FixtureRequest,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     folder = request.getfixturevalue(which)
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # its handler holds an older stderr
     if which == "copy":  # a missing pooler is no error, but transformers reports it at length
         weights = load_file(folder / "model.safetensors")
         kept = {name: tensor for name, tensor in weights.items() if "pooler" not in name}
@@ -502,11 +511,12 @@ def test_nothing_on_the_screen(which: str, request: pytest.FixtureRequest, capfd
         assert len(kept) < len(weights)
     bars = transformers.utils.logging.is_progress_bar_enabled()
     capfd.readouterr()
+    caplog.clear()
     model = open_(folder)
     model.lengths(TEXTS, "queries")
     model.encode_queries(TEXTS, "en")
     model.encode_passages(TEXTS, "en")
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "") and not caplog.records
     assert transformers.utils.logging.is_progress_bar_enabled() == bars
 
 
@@ -617,6 +627,11 @@ def drop_weight(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def pipe(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+
+
 def cut_in_half(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -624,7 +639,7 @@ def cut_in_half(folder: Path) -> None:
 
 BROKEN: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "no config": ("xlmr", lambda folder: (folder / "config.json").unlink(), "neither config.json nor modules.json"),
-    "pipe": ("xlmr", lambda folder: ((folder / "config.json").unlink(), os.mkfifo(folder / "config.json")), "neither"),
+    "pipe": ("xlmr", pipe, "neither"),
     "no weights": ("xlmr", lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
     "weight lost": ("xlmr", drop_weight, "encoder.layer.1.attention.self.key.weight"),
     "weights cut": ("xlmr", cut_in_half, "Safetensor"),
@@ -693,6 +708,26 @@ for name in sys.argv[1:]:
         assert line.startswith("DataError 3 ") and name in line and "give the folder" in line and "network" in line
 
 
-def test_errors_are_xbench_errors() -> None:
-    for error, code in ((UsageError, 2), (DataError, 3), (UnsafeInput, 4)):
-        assert issubclass(error, XbenchError) and error.exit_code == code
+def test_what_is_asked_of_the_hub(xlmr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, str | None]] = []
+    patterns: list[str] = []
+
+    def snapshot_download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        calls.append((name, revision))
+        patterns[:] = allow_patterns
+        return str(xlmr)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    prints = {
+        fingerprint(load(name, Options(device="cpu")).identity) for name in ("hf:a", "a/b@v1", "hf:a/b@refs/pr/1")
+    }
+    assert calls == [("a", None), ("a/b", "v1"), ("a/b", "refs/pr/1")]
+    assert prints == {fingerprint(open_(xlmr).identity)}
+
+    def wanted(name: str) -> bool:
+        return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+    assert all(
+        map(wanted, ["model.safetensors", "config.json", "1_Pooling/config.json", "0/spiece.model", "vocab.txt"])
+    )
+    assert not any(map(wanted, ["pytorch_model.bin", "modeling.py", "README.md", "onnx/model.onnx", "a/rust_model.ot"]))

@@ -1,8 +1,6 @@
-"""Progress without a terminal is log lines, on a terminal a bar; steps add up."""
+"""Progress without a terminal is log lines; steps add up."""
 
-import io
 import logging
-import sys
 
 import pytest
 
@@ -26,17 +24,3 @@ def test_log_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyP
         ("xbench", "encoding queries: 20 of 40 texts, about 60 s left"),
         ("xbench", "encoding queries: 20 of 40 texts in 60.0 s"),
     ]
-
-
-def test_a_bar_on_a_terminal(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    caplog.set_level(logging.INFO, "xbench")
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
-    with track("fetching ar.json", 10, "bytes") as advance:
-        advance(4)
-        advance(6)
-    assert "fetching ar.json (bytes)" in terminal.getvalue() and "10/10" in terminal.getvalue()
-    assert caplog.records == []
