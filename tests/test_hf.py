@@ -89,7 +89,6 @@ def tokenizer(special: bool = True, **more: Any) -> Any:
 
 def save(folder: Path, model: str, tokens: Any, seed: int = 0, **config: Any) -> Path:
     torch.manual_seed(seed)
-    # Weights this large make attention sharp: what should be masked moves the vectors if it is not.
     made = getattr(transformers, f"{model}Model")(getattr(transformers, f"{model}Config")(vocab_size=400, **config))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -100,6 +99,7 @@ def save(folder: Path, model: str, tokens: Any, seed: int = 0, **config: Any) ->
     return folder
 
 
+# Weights this large (0.3, not 0.02) make attention sharp: what should be masked moves the vectors if it is not.
 XLMR: dict[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
     "max_position_embeddings": POSITIONS, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0,

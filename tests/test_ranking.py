@@ -126,6 +126,7 @@ KINDS: dict[str, tuple[Make, Make]] = {  # queries, passages
     "huge": (lambda *a: normal(*a) * np.float32(1e18), lambda *a: copies(*a) * np.float32(1e18)),
     "grid": (gridded, lambda *a: gridded(*a)[a[0].integers(0, a[1], a[1])]),
     "integers": (integers, integers),
+    "one grid": (integers, copies),
     "grids too far apart": (lambda *a: gridded(*a) + 9, lambda *a: integers(*a) * 1001),
     "constant": (lambda rng, n, d: headed(n, d, 0.3, 0.3), lambda rng, n, d: headed(n, d, 0.3, 0.3)),
 }
@@ -235,7 +236,8 @@ def test_nothing_relevant_and_nothing_named() -> None:
 @pytest.mark.parametrize(("left", "right"), [(1e20, 1e19), (3e38, 1), (np.inf, 1), (np.nan, 1)])
 def test_norms_that_overflow_are_refused(left: float, right: float) -> None:
     with pytest.raises(ModelOutputError, match="overflow float32; normalise"):
-        count(make("normal", 1)._replace(queries=[headed(13, 1, left, 0)], pieces=[headed(153, 1, right, 0)]))
+        queries, pieces = [headed(7, 1, 1, 0), headed(6, 1, left, 0)], [headed(150, 1, right, 0), headed(3, 1, 0, 0)]
+        count(make("normal", 1)._replace(queries=queries, pieces=pieces))
 
 
 @pytest.mark.parametrize("d", [1, 7, 384])

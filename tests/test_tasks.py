@@ -22,8 +22,7 @@ from xbench.tasks import load_task, select, task_names
 ROOT = Path(__file__).parent.parent
 ELEVEN = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")
 SEVEN = ("ar", "de", "en", "es", "hi", "vi", "zh")
-# Languages, licence, queries, passages.
-TASKS = {
+TASKS = {  # languages, licence, queries, passages
     "mini": (ELEVEN, "CC0-1.0", 528, 847),
     "mlqa-r": (SEVEN, "CC-BY-NC-4.0", 4_199, 20_534),
     "xquad-r": (ELEVEN, "CC-BY-SA-4.0", 13_090, 13_014),
@@ -64,11 +63,9 @@ def test_a_definition(name: str) -> None:
     for language, source in task.sources.items():
         assert (source.task, source.name) == (name, f"{language}.json") and source.size > 20_000
         assert re.fullmatch(r"[0-9a-f]{64}", source.sha256)
-        if name == "mini":
-            assert source.url == f"bundled:mini/{language}.json"
-        else:
-            assert re.fullmatch(r"[0-9a-f]{40}", task.revision) and task.repository.startswith("https://")
-            assert re.fullmatch(rf"https://[^{{}}]+/{task.revision}/{name}/{language}\.json", source.url)
+        start = "bundled:" if name == "mini" else rf"https://[^{{}}]+/{task.revision}/"
+        assert re.fullmatch(rf"{start}{name}/{language}\.json", source.url)
+    assert name == "mini" or (re.fullmatch(r"[0-9a-f]{40}", task.revision) and task.repository.startswith("https://"))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -114,7 +111,6 @@ CONTRADICTIONS = [
     ("{language}", "{tongue}", "tongue"),
     ("{language}", "{}", ""),
     ('url = "bundled:mini/{language}.json"', "url = 1", ""),
-    ("version = 1", "version = 1\nshared = []", ""),
     ("[files]", "[shared]\nar = 3\n[files]", ""),
     ('[0, "ar:tea-1", "5576dfa4454b5f50"]', '[0, "ar:tea-1"]', "ValueError"),
 ]
@@ -161,7 +157,6 @@ def test_read(name: str, request: pytest.FixtureRequest) -> None:
 
 GOLDEN: list[tuple[Callable[[Any], dict[str, Any]], str]] = [
     (lambda g: {"queries": [(9, "hi:moon-2", "0" * 16)]}, r"query row 9 is .*, expected \('hi:moon-2', '0{16}'\)"),
-    (lambda g: {"queries": [(8, *g.queries[1][1:])]}, "query row 8 is .*hi:moon-1.*hi:moon-2"),
     (lambda g: {"queries": [*g.queries, (48, "hi:x", "")]}, "query row 48"),
     (lambda g: {"passages": [*g.passages[:2], (76, "hi:23.0.1", g.passages[2][2])]}, "passage row 76 is .*hi:23.0.2"),
     (lambda g: {"qrels": [("hi:tea-1", "hi:0.0.2")]}, "hi:0.0.2 is not relevant to hi:tea-1"),
@@ -185,7 +180,6 @@ def test_altered_counts() -> None:
         with pytest.raises(DataError, match=rf"th\.json: found .*'{key}': {n}\b.*expected .*'{key}': {n + 1}\b"):
             readers.read(replace(task, counts=counts))
     altered = replace(task, shared={**task.shared, "tr": {**task.shared["tr"], "vi": 47}})
-    assert readers.read(altered)
     with pytest.raises(DataError, match=r"mini/tr: queries with an answer.*'vi': 48.*expected.*'vi': 47"):
         readers.check(altered)
     with pytest.raises(DataError, match=r"no reader for format 'squad'; known: squad-sentences"):
@@ -206,9 +200,8 @@ def test_a_damaged_source(bundled: bool, how: str, folder: Path) -> None:
     for call in (readers.read, readers.check):
         with pytest.raises(DataError if how == "missing" else IntegrityError) as caught:
             call(task, held, offline=True)
-        message = str(caught.value)
-        assert caught.value.exit_code == (3 if how == "missing" else 7)
-        assert str(path) in message and task.sources["de"].sha256 in message
+        message, code = str(caught.value), caught.value.exit_code
+        assert code == (3 if how == "missing" else 7) and str(path) in message and task.sources["de"].sha256 in message
         assert how == "missing" or hashlib.sha256(path.read_bytes()).hexdigest() in message
 
 

@@ -42,10 +42,8 @@ class Index:
             index.add(np.ascontiguousarray(vectors[low : low + CHUNK]))
         if vectors.nbytes > map_bytes:
             with atomic(file) as out, storage(file, "write"):
-                try:
-                    faiss.write_index(index, out.name)
-                except RuntimeError as error:  # how FAISS reports a full disk
-                    raise OSError(str(error)) from error
+                # Through our file: FAISS's own does not notice that its last write fails.
+                faiss.write_index(index, faiss.PyCallbackIOWriter(out.write))
             # IO_FLAG_MMAP would copy everything; IO_FLAG_MMAP_IFC is a real map.
             index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
         return cls(index, doc_ids)

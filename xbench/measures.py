@@ -5,6 +5,7 @@ caller; the mean of AP is mAP, the mean of RR is MRR.
 """
 
 import math
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -173,8 +174,8 @@ def parse(text: str) -> Measure:
         raise UsageError(f"measure {text!r}: {family} has no cut-off; write {family}")
     if not at and wish == "required":
         raise UsageError(f"measure {text!r}: {family} needs a cut-off; write {family}@10, say")
-    if at and not (tail.isascii() and tail.isdigit() and int(tail) > 0):
-        raise UsageError(f"measure {text!r}: the cut-off {tail!r} is not a positive whole number")
+    if at and not re.fullmatch("0*[1-9][0-9]{0,17}", tail):
+        raise UsageError(f"measure {text[:60]!r}: the cut-off {tail[:40]!r} is not a positive whole number below 10^18")
     return Measure(f"{family}@{int(tail)}" if at else family, family, int(tail) if at else math.inf)
 
 

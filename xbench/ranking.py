@@ -35,6 +35,8 @@ PENDING = 1 << 18
 SEGMENT = 255 * 8
 # Flags compared in one call: they stay in the second-level cache, and calls stay few.
 GROUP_BYTES = 1 << 20
+# Dimensions of a vector that are added up in one go.
+SPLIT = 256
 U32, U64 = 2.0**-24, 2.0**-53
 
 
@@ -42,7 +44,7 @@ def cores() -> int:
     """Processors this process may use; OMP_NUM_THREADS, if set, lowers it."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wish = os.environ.get("OMP_NUM_THREADS", "")
-    return min(allowed, int(wish)) if wish.isdigit() and int(wish) > 0 else allowed
+    return min(allowed, int(wish)) if wish.isdecimal() and int(wish) > 0 else allowed
 
 
 def tie_order(doc_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -84,7 +86,7 @@ class Pool:
             raise ValueError(f"{len(doc_ids)} doc_ids for {self.offsets[-1]} rows")
         self.order = tie_order(doc_ids)
         self.groups = self._equal_vectors()
-        self.norm = max((largest_norm(p) for p in self.pieces), default=0.0)
+        self.norm = float(np.max([0.0, *map(largest_norm, self.pieces)]))  # keeps a NaN, as max() does not
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
@@ -170,15 +172,29 @@ def grid(matrix: Matrix) -> int | None:
     return None
 
 
-def error_band(dimension: int, query_norm: float, pool_norm: float) -> float:
-    """How far a float32 dot product of any summation order can be from the true one.
+def error_band(terms: int, query_norm: float, pool_norm: float) -> float:
+    """How far a float32 sum of `terms` products, in any order, can be from the true one.
 
-    The smaller of the worst case, d u |q||p| (Higham 2002, section 3.1), and 10 sqrt(d) u |q||p|,
-    which rounding errors exceed with a probability below 2 d exp(-50) (Higham and Mary 2019,
-    theorem 2.4, doi:10.1137/18M1226312); plus what products lose below float32's range.
+    The worst case, terms u |q||p| (Higham 2002, section 3.1), and what products lose below
+    float32's range.
     """
-    slope = min(dimension + 2, 10 * math.sqrt(dimension)) * U32 * 1.01
-    return slope * query_norm * pool_norm + (dimension + 1) * 2.0**-149
+    return (terms + 2) * U32 * 1.01 * query_norm * pool_norm + (terms + 1) * 2.0**-149
+
+
+def split_terms(dimension: int) -> int:
+    """What `error_band` needs for a product that is added up from parts of SPLIT dimensions."""
+    return min(dimension, SPLIT) + -(-dimension // SPLIT) - 1
+
+
+def multiply(queries: Matrix, passages: Matrix, out: Matrix) -> None:
+    """The product (n, d) x (m, d) into `out` (n, m), from parts of SPLIT dimensions.
+
+    The worst error grows with the longest sum: parts of 256 cut it to a third at d = 768, and with it
+    the comparisons that float64 must decide.
+    """
+    np.matmul(queries[:, :SPLIT], passages[:, :SPLIT].T, out=out)
+    for low in range(SPLIT, queries.shape[1], SPLIT):
+        out += queries[:, low : low + SPLIT] @ passages[:, low : low + SPLIT].T
 
 
 def float64_doubt(dimension: int, norms: float) -> float:
@@ -210,7 +226,7 @@ def passages_above(
     above = np.zeros((len(judged.rows), len(pool.pieces)), np.int32)
     width = max(1, min(len(pool), TILE_BYTES // 4 // 64))
     block = block or max(1, TILE_BYTES // 4 // width)
-    norm = max((largest_norm(q) for q in queries), default=0.0) * pool.norm
+    norm = float(np.max([0.0, *map(largest_norm, queries)])) * pool.norm
     if not norm < 1e38:
         raise ModelOutputError(f"vector norms multiply to {norm:g}: scores overflow float32; normalise the vectors")
     grids = [grid(matrix) for matrix in [*queries, *pool.pieces]]
@@ -254,7 +270,7 @@ class _Block:
         self.doubt = float64_doubt(dimension, norm * self.pool.norm)
         low = high = self.scores.astype(np.float32)
         if not self.exact:  # rounded outwards, so that the band stays as wide in float32
-            band = error_band(dimension, norm, self.pool.norm)
+            band = error_band(split_terms(dimension), norm, self.pool.norm)
             low = np.nextafter((self.scores - band).astype(np.float32), np.float32(-np.inf))
             high = np.nextafter((self.scores + band).astype(np.float32), np.float32(np.inf))
         # One row a query, filled up with a score that no passage is above.
@@ -270,7 +286,7 @@ class _Block:
         scores = np.full((len(self.queries), 1, width), -np.inf, np.float32)  # padding is above nothing
         pool_row = np.zeros(width, np.int64)
         for piece, lo, hi, start in tile:
-            np.matmul(self.queries, self.pool.pieces[piece][lo:hi].T, out=scores[:, 0, start : start + hi - lo])
+            multiply(self.queries, self.pool.pieces[piece][lo:hi], scores[:, 0, start : start + hi - lo])
             pool_row[start : start + hi - lo] = np.arange(lo, hi) + self.pool.offsets[piece]
         starts = np.array([segment.start // 8 for segment in tile])
         order = self.pool.order[pool_row]

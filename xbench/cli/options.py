@@ -89,9 +89,9 @@ def evaluate_and_show(
 ) -> None:
     """Evaluate, write each result as soon as it is there, print its tables."""
     from xbench import tables
+    from xbench.errors import UsageError
     from xbench.evaluate import Plan, evaluate
     from xbench.measures import parse_all
-    from xbench.errors import UsageError
     from xbench.models import Options, load
     from xbench.models.vectors import GivenVectors
     from xbench.progress import log
