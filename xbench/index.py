@@ -43,7 +43,7 @@ class Index:
         if vectors.nbytes > map_bytes:
             with atomic(file) as out, storage(file, "write"):
                 # Through our file: FAISS's own does not notice that its last write fails.
-                faiss.write_index(index, faiss.PyCallbackIOWriter(out.write))
+                faiss.write_index(index, faiss.PyCallbackIOWriter(out.write))  # type: ignore[attr-defined]
             # IO_FLAG_MMAP would copy everything; IO_FLAG_MMAP_IFC is a real map.
             index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
         return cls(index, doc_ids)

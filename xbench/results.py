@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench.records import Cell
-from xbench.storage import atomic
+from xbench.storage import atomic, storage
 
 SCHEMA = 1
 # Libraries that can move a number.
@@ -110,6 +110,8 @@ def write_result(result: Result, folder: Path) -> Path:
     """
     name = result.task["name"]
     content = (json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    with storage(folder / f"{name}.json", "replace"):
+        (folder / f"{name}.json").unlink(missing_ok=True)  # never beside the values of another run
     with atomic(folder / f"{name}.queries.parquet") as file:
         frame(result).to_parquet(file, index=False, compression="zstd")
     with atomic(folder / f"{name}.timing.json") as file:

@@ -1,6 +1,8 @@
 """JSON as the standard has it: UTF-8, no NaN, no duplicate keys, nothing that a later step chokes on."""
 
 import json
+import math
+from collections import Counter
 from pathlib import Path
 
 from xbench.errors import DataError
@@ -23,12 +25,12 @@ def read_json(path: Path) -> object:
 def parse_json(data: bytes, where: str) -> object:
     """The value of JSON bytes; `where` names their origin in errors, as in `read_json`."""
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DataError(f"{where}:{line}: not UTF-8 (byte {error.start}: 0x{data[error.start]:02x})") from error
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
         text.encode() if "\\u" not in text else json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise DataError(f"{where}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
@@ -42,9 +44,16 @@ def parse_json(data: bytes, where: str) -> object:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"duplicate key {next(k for k in keys if keys.count(k) > 1)!r}")
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"duplicate key {key!r}")
     return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is beyond the range of a number")
+    return value
 
 
 def _refuse(constant: str) -> object:

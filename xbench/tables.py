@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 from typing import NamedTuple
 
@@ -75,7 +76,12 @@ def shown(value: Value) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
-    return str(value)
+    return _plain(str(value))
+
+
+def _plain(text: str) -> str:
+    """Names come from strangers: control characters, line breaks among them, are shown as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def render(tables: list[Table], format_: str) -> str:
@@ -92,55 +98,56 @@ def print_rich(tables: list[Table]) -> None:
 
     console = Console(file=sys.stdout)
     for table in tables:
-        grid = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
+        grid = RichTable(title=Text(_plain(table.title)), title_justify="left", title_style="bold")
         for i, column in enumerate(table.columns):
-            grid.add_column(Text(column), justify="left" if i == 0 else "right")
+            grid.add_column(Text(_plain(column)), justify="left" if i == 0 else "right")
         for row in table.rows:
             grid.add_row(*(Text(shown(value)) for value in row))
         console.print(grid)
 
 
 def _markdown(table: Table) -> str:
+    def inert(text: str) -> str:
+        return re.sub(r"([\\`*_\[\]<>|&!~])", r"\\\1", _plain(text))
+
     def line(cells: list[str]) -> str:
-        return (
-            "| "
-            + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") for cell in cells)
-            + " |"
-        )
+        return "| " + " | ".join(map(inert, cells)) + " |"
 
     rule = "|" + "|".join([" --- "] + [" --: "] * (len(table.columns) - 1)) + "|"
     rows = [line([shown(value) for value in row]) for row in table.rows]
-    return "\n".join([f"**{table.title.replace('<', '&lt;')}**", "", line(table.columns), rule, *rows, ""])
+    return "\n".join([f"**{inert(table.title)}**", "", line(table.columns), rule, *rows, ""])
 
 
 def _csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([_inert(table.title)])
-    writer.writerow([_inert(c) for c in table.columns])
-    writer.writerows(
-        [[("" if v is None else _inert(v) if isinstance(v, str) else repr(v)) for v in row] for row in table.rows]
-    )
+    writer.writerow([_no_formula(table.title)])
+    writer.writerow([_no_formula(c) for c in table.columns])
+    for row in table.rows:
+        writer.writerow(["" if v is None else _no_formula(v) if isinstance(v, str) else repr(v) for v in row])
     return out.getvalue()
 
 
-def _inert(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else text
+def _no_formula(text: str) -> str:
+    """Text that no spreadsheet takes for a formula, full-width signs included."""
+    plain = _plain(text)
+    return "'" + plain if plain.startswith(tuple("=+-@＝＋－＠")) else plain
 
 
 _LATEX = {c: "\\" + c for c in "&%$#_{}"} | {
     "\\": "\\textbackslash{}",
     "~": "\\textasciitilde{}",
     "^": "\\textasciicircum{}",
+    "–": "--",
 }
 
 
 def _latex(table: Table) -> str:
     def line(cells: list[str]) -> str:
-        return " & ".join("".join(_LATEX.get(c, c) for c in cell).replace("–", "--") for cell in cells) + r" \\"
+        text = " & ".join("".join(_LATEX.get(c, c) for c in _plain(cell)) for cell in cells)
+        guard = "{}" if text.startswith(("[", "*")) else ""  # else an argument of the line break above
+        return f"{guard}{text} \\\\"
 
     head = [r"\begin{tabular}{l" + "r" * (len(table.columns) - 1) + "}", r"\toprule", line(table.columns), r"\midrule"]
     body = [line([shown(value) for value in row]) for row in table.rows]
-    title = "% " + " ".join(table.title.split())
-    return "\n".join([title, *head, *body, r"\bottomrule", r"\end{tabular}", ""])
+    return "\n".join([f"% {_plain(table.title)}", *head, *body, r"\bottomrule", r"\end{tabular}", ""])

@@ -102,7 +102,7 @@ def load_task(name: str) -> Task:
     path = data_folder("tasks") / f"{name}.toml"
     try:
         return _task(tomllib.loads(path.read_text(encoding="utf-8")), path)
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # TOMLDecodeError is a ValueError
         raise DataError(f"{path}: not a task definition: {type(error).__name__}: {error}") from error
 
 
@@ -110,6 +110,8 @@ def _task(raw: dict[str, Any], path: Path) -> Task:
     source, files = raw.pop("source"), raw.pop("files")
     golden, shared = raw.pop("golden"), raw.pop("shared", {})
     languages, settings, measures = (tuple(raw.pop(key)) for key in ("languages", "settings", "measures"))
+    if len(set(languages)) != len(languages):
+        raise ValueError(f"a language occurs twice in {languages}")
     if raw["name"] != path.stem:
         raise ValueError(f"name {raw['name']!r} in a file called {path.name}")
     if set(files) != set(languages) or set(golden) != set(languages):

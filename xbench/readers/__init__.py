@@ -54,13 +54,14 @@ def check(task: Task, data: Path | None = None, *, offline: bool = False) -> Col
             ("passage", golden.passages, file.passages),
         ):
             for row, id_, digest in expected:
-                found = (rows[row][0], hashlib.sha256(rows[row][1].encode()).hexdigest()[:16])
-                if found != (id_, digest):
+                found = [(r[0], hashlib.sha256(r[1].encode()).hexdigest()[:16]) for r in rows[row : row + 1]]
+                if found != [(id_, digest)]:
                     raise IntegrityError(
-                        f"{task.name}/{language}: {kind} row {row} is {found}, expected {(id_, digest)}"
+                        f"{task.name}/{language}: {kind} row {row} is {found[0] if found else 'missing'}, "
+                        f"expected {(id_, digest)}"
                     )
         for query_id, doc_id in golden.qrels:
-            if collection.qrels[query_id].get(doc_id) != 1:
+            if collection.qrels.get(query_id, {}).get(doc_id) != 1:
                 raise IntegrityError(f"{task.name}/{language}: {doc_id} is not relevant to {query_id}, as expected")
         shared = {
             b: sum(any(d.startswith(f"{b}:") for d in collection.qrels[q.query_id]) for q in file.queries)

@@ -113,7 +113,7 @@ class _Node:
         if not isinstance(self.value, dict):
             self.fail(f"expected an object with {key!r}, found {type(self.value).__name__}")
         if key not in self.value:
-            self.fail(f"field {key!r} is missing; fields: {', '.join(sorted(self.value)) or 'none'}")
+            self.fail(f"field {key!r} is missing; fields: {', '.join(map(repr, sorted(self.value))) or 'none'}")
         return _Node(self.value[key], f"{self.where}{'' if self.where.endswith(': ') else '.'}{key}")
 
     def list(self, key: str) -> "list[_Node]":
