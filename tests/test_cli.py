@@ -183,15 +183,47 @@ def test_data_verify_and_where(data: Path) -> None:
         ("return np.zeros((len(texts), 4), np.float32)", ["zero vector"]),
         ("return np.ones((len(texts) + 1, 4), np.float32)", ["shape"]),
         ("return np.ones((len(texts), 4))", ["float64"]),
+        ("raise SystemExit(0)", ["SystemExit"]),
+        ("raise BrokenPipeError", ["BrokenPipeError"]),
         ("raise RuntimeError('out of\\nmemory')", ["RuntimeError: out of memory"]),
     ],
 )
 def test_bad_models(body: str, words: list[str], tmp_path: Path) -> None:
     done = xbench("run", model(tmp_path, body), "-t", "mini", "-o", tmp_path / "out")
     refused(done, 5, *words)
-    if "Runtime" not in body:
+    if "raise" not in body:
         assert re.search(r"\b[a-z]{2}:[a-z]+-[12]\b", done.stderr), "no text id"
     assert not list(tmp_path.glob("out/**/*"))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("def fingerprint(self): return 'v1'", ["fingerprint must be a str"]),
+        ("batch_tokens = 'many'", ["batch_tokens must be a int"]),
+        ("batch_tokens = 0", ["batch_tokens must be a int"]),
+    ],
+)
+def test_attributes_of_python_models(line: str, words: list[str], tmp_path: Path) -> None:
+    spelling = model(tmp_path, "return np.ones((len(texts), 4), 'f4')")
+    (tmp_path / "model.py").write_text((tmp_path / "model.py").read_text() + f"    {line}\n")
+    refused(xbench("run", spelling, "-t", "mini", "-o", tmp_path / "out"), 2, *words)
+
+
+def test_a_measure_that_only_multi_has(tmp_path: Path) -> None:
+    done = xbench("run", "hash", "-t", "mini", "-m", "RankDistance", "-o", tmp_path)
+    assert done.returncode == 0 and "RankDistance" in done.stdout, done.stderr
+
+
+def test_no_command_shows_the_help() -> None:
+    for arguments in ((), ("data",)):
+        done = xbench(*arguments)
+        assert done.returncode == 2 and done.stderr.startswith("Usage: ") and done.stderr.count("\n") > 5
+
+
+def test_a_narrow_terminal_shows_every_digit(tmp_path: Path) -> None:
+    done = xbench("demo", "--format", "rich", "-o", tmp_path, COLUMNS="80")
+    assert "…" not in done.stdout and "0.7870" in done.stdout
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -177,6 +177,33 @@ def test_changing_width_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         encode_collection(model, collection(), tmp_path)
 
 
+def test_a_model_may_use_its_array_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As models with a fixed output buffer do: the vectors of a batch must not change with the next one."""
+    model, buffer = Counting(), np.empty((100, 3), np.float32)
+    model.batch_tokens = 5
+    good = model._encode
+
+    def same_array(role: str, texts: Sequence[str], language: str) -> NDArray[np.float32]:
+        buffer[: len(texts)] = good(role, texts, language)
+        return buffer[: len(texts)]
+
+    monkeypatch.setattr(model, "_encode", same_array)
+    found, fresh = encode_collection(model, collection(), tmp_path / "a"), Counting()
+    fresh.batch_tokens = 5
+    expected = encode_collection(fresh, collection(), tmp_path / "b")
+    for role in ("queries", "passages"):
+        for language in ("a", "b"):
+            assert (found.vectors[role][language] == expected.vectors[role][language]).all()
+
+
+def test_queries_and_passages_of_different_width_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Counting()
+    good = model._encode
+    monkeypatch.setattr(model, "_encode", lambda r, texts, a: good(r, texts, a)[:, : 2 + (r == "queries")])
+    with pytest.raises(ModelOutputError, match="2 dimensions, but 3 before"):
+        encode_collection(model, collection(), tmp_path)
+
+
 def test_good_vectors_survive_a_bad_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Counting()
     model.batch_tokens = 5

@@ -21,6 +21,12 @@ from xbench.tasks import load_task
 MEASURES = ["AP", "RR", "nDCG@10", "nDCG", "R@10", "Success@1", "P@5", "Rprec", "RR@10"]
 
 
+def archive(folder: Path) -> None:
+    """An archive of arrays under the name of an array."""
+    np.savez(folder / "x.npz", a=np.ones(2))
+    (folder / "x.npz").rename(folder / "passages.de.npy")
+
+
 def save(name: str, array: np.ndarray) -> Callable[[Path], None]:
     """Damage to a folder of vectors: another array in the place of a file."""
     return lambda folder: np.save(folder / name, array, allow_pickle=True)
@@ -153,6 +159,8 @@ def test_the_result_file_keeps_the_contract(tmp_path: Path, own_cache: Path) -> 
         (save("passages.de.npy", np.ones((77, 9), "f4")), DataError, ["passages.de.npy", "9", "8"]),
         (lambda f: (f / "passages.de.npy").write_bytes(b"\x93NUMPY"), DataError, ["passages.de.npy", "not a .npy"]),
         (save("passages.de.npy", np.array([{}] * 77)), DataError, ["passages.de.npy"]),
+        (save("passages.de.npy", np.ones((77, 0), "f4")), DataError, ["passages.de.npy", "(77, 0)"]),
+        (archive, DataError, ["passages.de.npy", ".npz"]),
         (save("queries.de.npy", np.full((48, 8), np.nan, "f4")), ModelOutputError, ["NaN", "de:tea-1"]),
         (save("queries.de.npy", np.zeros((48, 8), "f4")), ModelOutputError, ["zero vector", "de:tea-1"]),
         (save("queries.de.npy", np.full((48, 8), 1e20, "f4")), ModelOutputError, ["overflow"]),

@@ -45,10 +45,8 @@ def slow_order(query: Matrix, passages: Matrix, doc_ids: list[str]) -> list[int]
 def slow_above(case: Case) -> NDArray[np.int64]:
     """(nnz, pieces) by sorting every passage for every query."""
     piece = np.repeat(np.arange(len(case.pieces)), [len(p) for p in case.pieces])
-    passages, above = np.concatenate(case.pieces), []
-    for query, rows in zip(
-        np.concatenate(case.queries), np.split(case.judged.rows, case.judged.indptr[1:]), strict=False
-    ):
+    passages, relevant, above = np.concatenate(case.pieces), np.split(case.judged.rows, case.judged.indptr[1:-1]), []
+    for query, rows in zip(np.concatenate(case.queries), relevant, strict=True):
         order = slow_order(query, passages, case.doc_ids) if len(rows) else []
         above += [np.bincount(piece[order[: order.index(row)]], minlength=len(case.pieces)) for row in rows]
     return np.array(above)
@@ -62,7 +60,7 @@ def spy(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[Any]:
     """The arguments of each call of `owner.name` from now on."""
     calls: list[Any] = []
     original = getattr(owner, name)
-    monkeypatch.setattr(owner, name, lambda *args: (calls.append(args), original(*args))[1])
+    monkeypatch.setattr(owner, name, lambda *args, **more: (calls.append(args), original(*args, **more))[1])
     return calls
 
 
@@ -172,15 +170,6 @@ def test_pools_larger_than_a_segment(kind: str, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(count(case), slow_above(case))
 
 
-@pytest.mark.parametrize("scale", [1, 1.1])
-def test_full_segments_above_overflow_no_byte(scale: float) -> None:
-    n = 255 * 8 * 2 + 16
-    passages = np.arange(n, 0, -1, dtype=np.float32)[:, None] * np.float32(scale)
-    judged = Judged(np.array([0, 2]), np.array([n - 1, 2040]), np.ones(2, np.int64))
-    case = Case([np.ones((1, 1), np.float32)], [passages], [f"{j}" for j in range(n)], judged)
-    np.testing.assert_array_equal(count(case), [[n - 1], [2040]])
-
-
 @pytest.mark.parametrize("kind", ["copies", "grid"])
 def test_batching_and_threads_change_no_count(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = make(kind, 128, (2500, 300), (40, 30))
@@ -219,14 +208,6 @@ def test_a_constant_model_is_ranked_by_doc_id() -> None:
     assert ranks[:, 0].tolist() == list(range(50, 0, -1))  # so the mean RR is H(50) / 50, not 1
 
 
-@pytest.mark.parametrize("least", [-1, 1])
-def test_sums_just_too_large_for_float32_are_not_taken_for_exact(least: int) -> None:
-    passages = np.array([[4097, 0], [4097, least]], np.float32)  # 4097^2 is odd and above 2^24
-    judged = Judged(np.array([0, 2]), np.array([0, 1]), np.ones(2, np.int64))
-    case = Case([np.array([[4097, 1]], np.float32)], [passages], ["a", "b"], judged)
-    np.testing.assert_array_equal(count(case), slow_above(case))
-
-
 def test_nothing_relevant_and_nothing_named() -> None:
     none = Judged(np.zeros(14, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
     assert count(make("normal", 7)._replace(judged=none)).shape == (0, 4)
@@ -234,7 +215,7 @@ def test_nothing_relevant_and_nothing_named() -> None:
         Pool([np.ones((3, 2), np.float32)], ["a", "b"])
 
 
-@pytest.mark.parametrize(("left", "right"), [(1e20, 1e19), (3e38, 1), (np.inf, 1), (np.inf, 0)])
+@pytest.mark.parametrize(("left", "right"), [(1e20, 1e19), (3e38, 1), (np.inf, 1), (np.nan, 1), (np.inf, 0)])
 def test_norms_that_overflow_are_refused(left: float, right: float) -> None:
     with pytest.raises(ModelOutputError, match="overflow float32; normalise"):
         queries, pieces = [headed(7, 1, 1, 0), headed(6, 1, left, 0)], [headed(150, 1, right, 0), headed(3, 1, 0, 0)]
@@ -265,33 +246,25 @@ def test_ties_are_ordered_as_utf8(doc_ids: list[str]) -> None:
     assert [doc_ids[i] for i in np.argsort(tie_order(doc_ids))] == sorted(doc_ids, key=str.encode)
 
 
-HARD: dict[str, Make] = {
-    "normal": normal,
-    "spread": spread,
-    "positive": lambda *a: abs(normal(*a)),
-    "large and small": lambda *a: normal(*a) * np.where(np.arange(a[2]) % 2, 1e-4, -1).astype(np.float32),
-    "minute": lambda *a: normal(*a) * np.float32(1e-22),
-    "stagnating": stagnating,
-    "from small to large": lambda *a: stagnating(*a)[:, ::-1].copy(),
-}
-
-
 def from_left(query: Matrix, passages: Matrix, kind: type) -> NDArray[Any]:
     """Dot products summed from the left, rounded to `kind` at every step."""
     return np.cumsum(np.multiply(query, passages, dtype=kind), axis=1, dtype=kind)[:, -1]
 
 
-@pytest.mark.parametrize("d", [1, 2, 7, 64, 97, 384, 768, 1024])
-@pytest.mark.parametrize("kind", HARD)
-def test_bands_hold_for_sums_in_any_order(kind: str, d: int) -> None:
-    matrix = HARD[kind](np.random.default_rng(d), 65, d)
-    query, passages, norms = matrix[0], matrix[1:], (largest_norm(matrix[:1]), largest_norm(matrix[1:]))
-    true, pool = dots(query, passages), Pool([passages], [f"{j}" for j in range(64)])
-    for sums in (pool.dot(matrix, np.zeros(64, int), np.arange(64)), from_left(query, passages, np.float64)):
-        assert 2 * np.abs(sums - true).max() <= float64_doubt(d, math.prod(norms))
-    one_by_one, pairwise = [query @ passage for passage in passages], (query * passages).sum(axis=1)
-    for sums in ((matrix @ passages.T)[0], one_by_one, pairwise, from_left(query, passages, np.float32)):
-        assert np.abs(np.asarray(sums, np.float64) - true).max() <= error_band(d, *norms)
+@pytest.mark.parametrize("d", [1, 2, 7, 64, 257, 384, 768, 1024])
+@pytest.mark.parametrize("make", [normal, spread, gridded, shuffled, stagnating])
+def test_bands_hold_for_sums_in_any_order(make: Make, d: int) -> None:
+    made, wave = make(np.random.default_rng(d), 65, d), np.where(np.arange(d) % 2, 1e-4, -1).astype(np.float32)
+    for matrix in (made, abs(made), made[:, ::-1].copy(), made * wave, made * np.float32(1e-22)):
+        query, passages, norms = matrix[0], matrix[1:], (largest_norm(matrix[:1]), largest_norm(matrix[1:]))
+        true, pool = dots(query, passages), Pool([passages], [f"{j}" for j in range(64)])
+        for sums in (pool.dot(matrix, np.zeros(64, int), np.arange(64)), from_left(query, passages, np.float64)):
+            assert 2 * np.abs(sums - true).max() <= float64_doubt(d, math.prod(norms))
+        one_by_one, pairwise = [query @ passage for passage in passages], (query * passages).sum(axis=1)
+        for sums in ((matrix @ passages.T)[0], one_by_one, pairwise, from_left(query, passages, np.float32)):
+            assert np.abs(np.asarray(sums, np.float64) - true).max() <= error_band(d, *norms)
+        ranking.multiply(matrix, passages, product := np.empty((65, 64), np.float32))
+        assert np.abs(product[0].astype(np.float64) - true).max() <= error_band(d, *norms, split=True)
 
 
 @pytest.mark.parametrize("d", [3, 64, 768])

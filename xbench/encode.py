@@ -5,14 +5,14 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.errors import IntegrityError, ModelOutputError
+from xbench.errors import IntegrityError, ModelOutputError, XbenchError
 from xbench.models import ROLES, Encoder, Role, fingerprint
 from xbench.progress import log, track
 from xbench.records import Collection
@@ -67,6 +67,11 @@ class Store:
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._places
+
+    @property
+    def dimension(self) -> int | None:
+        """Of the vectors; None while there is none."""
+        return next((int(shard["vector"].shape[1]) for shard in self._shards.values()), None)
 
     def add(self, keys: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
         """Store vectors float32 (n, d) under their keys.
@@ -123,7 +128,9 @@ def encode(model: Encoder, collection: Collection, cache: Path, batch_tokens: in
 
     Batches are a function of the collection alone: all distinct texts of a role sorted by length,
     longest first, and cut where a batch would exceed `batch_tokens`. A resumed run encodes the
-    same batches as an undisturbed one, and so ends with the same bytes.
+    same batches as an undisturbed one, and so ends with the same bytes. Only a text that another
+    task has brought into the store before keeps the vector it got in that company, which may differ
+    in its last bits.
 
     Args:
         model: the encoder.
@@ -136,8 +143,8 @@ def encode(model: Encoder, collection: Collection, cache: Path, batch_tokens: in
         ModelOutputError: NaN, infinity, a zero vector, a wrong shape, dtype or number of rows.
         IntegrityError, StorageError: the store is damaged or cannot be written.
     """
+    identity = full_identity(model, batch_tokens)
     budget = batch_tokens or model.batch_tokens
-    identity = {"schema": SCHEMA, "batch_tokens": budget, **model.identity}
     store = Store(cache / "vectors" / fingerprint(identity), identity)
     keys: dict[Role, dict[str, list[bytes]]] = {role: {} for role in ROLES}
     texts = distinct = encoded = 0
@@ -153,6 +160,11 @@ def encode(model: Encoder, collection: Collection, cache: Path, batch_tokens: in
     log.info("encoded %d of %d distinct texts (%d in all); the others were stored", encoded, distinct, texts)
     vectors = {role: {a: store.gather(k) for a, k in keys[role].items()} for role in ROLES}
     return Encoded(vectors, texts, distinct, encoded)
+
+
+def full_identity(model: Encoder, batch_tokens: int | None) -> dict[str, object]:
+    """All that can move a vector: the model's own identity, and how its batches are cut."""
+    return {"schema": SCHEMA, "batch_tokens": batch_tokens or model.batch_tokens, **model.identity}
 
 
 def text_key(role: Role, language: str, text: str) -> bytes:
@@ -204,15 +216,30 @@ def _encode_role(model: Encoder, role: Role, works: list[Work], store: Store, bu
         for batch in plan([max(n, 1) for n in lengths], languages, budget):
             missing = [works[i] for i in batch if works[i].key not in store]
             if missing:
-                vectors = method([work.text for work in missing], missing[0].language)
-                _check(model, vectors, missing, pending[0][1].shape[1] if pending else None)
-                pending.append(([work.key for work in missing], vectors))
+                vectors = _ask(model, method, [work.text for work in missing], missing[0].language)
+                _check(model, vectors, missing, store.dimension or (pending[0][1].shape[1] if pending else None))
+                # A copy: some models give the same array each time, with new content.
+                pending.append(([work.key for work in missing], np.array(vectors, order="C")))
                 done += len(missing)
             advance(len(batch))
             size = sum(v.nbytes for _, v in pending)
             if size > SHARD_BYTES or (pending and time.monotonic() - flushed > SHARD_SECONDS):
                 flush()
     return done
+
+
+def _ask(
+    model: Encoder, method: Callable[[Sequence[str], str], NDArray[np.float32]], texts: list[str], language: str
+) -> object:
+    """Other people's code: what it raises is a fault of the model, not of xbench."""
+    try:
+        return method(texts, language)
+    except XbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ModelOutputError(
+            f"model {model.name!r} raised {type(error).__name__}: {error} (on {len(texts)} texts; --debug shows where)"
+        ) from error
 
 
 def _check(model: Encoder, vectors: object, works: Sequence[Work], dimension: int | None) -> None:

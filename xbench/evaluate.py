@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.encode import SCHEMA, Encoded, check_finite, encode
+from xbench.encode import Encoded, check_finite, encode, full_identity
 from xbench.errors import DataError
 from xbench.index import Index, search
 from xbench.measures import Measure, Ranked, parse_all
@@ -63,13 +63,14 @@ def evaluate(
         collection = read(task, plan.data, offline=plan.offline)
     with watch("encode"):
         encoded = _vectors(model, collection, plan.cache, batch_tokens)
-    print_ = model_fingerprint(model, batch_tokens)
+    identity = model.identity if isinstance(model, GivenVectors) else full_identity(model, batch_tokens)
+    key = fingerprint(identity)
     with watch("index"):
         indexes = [
             Index.build(
                 encoded.vectors["passages"].pop(language),
                 [passage.doc_id for passage in collection.passages[language]],
-                plan.cache / "indexes" / print_ / f"{task.name}.{language}.faiss",
+                plan.cache / "indexes" / key / f"{task.name}.{language}.faiss",
             )
             for language in task.languages
         ]
@@ -80,26 +81,19 @@ def evaluate(
         above = passages_above(queries, pool, judged, threads=plan.threads)
     with watch("score"):
         cells = [score(cell, task, collection, judged, above, wanted) for cell in task.cells()]
-    folder = slug(model.name, print_)
+    folder = slug(model.name, key)
     if plan.run_depth and plan.output:
         with watch("runs"):
             for cell in task.cells():
                 _write_run(cell, task, collection, indexes, pool, queries, plan.run_depth, plan.output / folder, folder)
     return Result(
         task={"name": task.name, "version": task.version, "sha256": task.sha256},
-        model={"name": model.name, "fingerprint": print_, "slug": folder, "identity": model.identity},
+        model={"name": model.name, "fingerprint": key, "slug": folder, "identity": identity},
         command=plan.command,
         texts={"total": encoded.texts, "distinct": encoded.distinct},
         cells=cells,
         timing=watch.report() | {"texts_encoded": encoded.encoded, "texts_reused": encoded.distinct - encoded.encoded},
     )
-
-
-def model_fingerprint(model: Encoder | GivenVectors, batch_tokens: int | None) -> str:
-    """The key of a model's vectors: its identity, and for an encoder how its batches are cut."""
-    if isinstance(model, GivenVectors):
-        return fingerprint(model.identity)
-    return fingerprint({"schema": SCHEMA, "batch_tokens": batch_tokens or model.batch_tokens, **model.identity})
 
 
 def _vectors(model: Encoder | GivenVectors, collection: Collection, cache: Path, batch_tokens: int | None) -> Encoded:

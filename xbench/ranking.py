@@ -172,25 +172,21 @@ def grid(matrix: Matrix) -> int | None:
     return None
 
 
-def error_band(terms: int, query_norm: float, pool_norm: float) -> float:
-    """How far a float32 sum of `terms` products, in any order, can be from the true one.
+def error_band(dimension: int, query_norm: float, pool_norm: float, split: bool = False) -> float:
+    """How far a float32 dot product, summed in any order, can be from the true one.
 
-    The worst case, terms u |q||p| (Higham 2002, section 3.1), and what products lose below
-    float32's range.
+    The worst case, d u |q||p| (Higham 2002, section 3.1), and what the products lose below float32's
+    range. `split`: for `multiply`, whose longest sum has SPLIT terms, then one for each part.
     """
-    return (terms + 2) * U32 * 1.01 * query_norm * pool_norm + (terms + 1) * 2.0**-149
-
-
-def split_terms(dimension: int) -> int:
-    """What `error_band` needs for a product that is added up from parts of SPLIT dimensions."""
-    return min(dimension, SPLIT) + -(-dimension // SPLIT) - 1
+    terms = min(dimension, SPLIT) + -(-dimension // SPLIT) if split else dimension
+    return (terms + 2) * U32 * 1.01 * query_norm * pool_norm + (dimension + 1) * 2.0**-149
 
 
 def multiply(queries: Matrix, passages: Matrix, out: Matrix) -> None:
     """The product (n, d) x (m, d) into `out` (n, m), from parts of SPLIT dimensions.
 
-    The worst error grows with the longest sum: parts of 256 cut it to a third at d = 768, and with it
-    the comparisons that float64 must decide.
+    The worst error grows with the longest sum: SPLIT cuts it to a third at d = 768, and with it the
+    comparisons that float64 must decide.
     """
     np.matmul(queries[:, :SPLIT], passages[:, :SPLIT].T, out=out)
     for low in range(SPLIT, queries.shape[1], SPLIT):
@@ -270,7 +266,7 @@ class _Block:
         self.doubt = float64_doubt(dimension, norm * self.pool.norm)
         low = high = self.scores.astype(np.float32)
         if not self.exact:  # rounded outwards, so that the band stays as wide in float32
-            band = error_band(split_terms(dimension), norm, self.pool.norm)
+            band = error_band(dimension, norm, self.pool.norm, split=True)
             low = np.nextafter((self.scores - band).astype(np.float32), np.float32(-np.inf))
             high = np.nextafter((self.scores + band).astype(np.float32), np.float32(np.inf))
         # One row a query, filled up with a score that no passage is above.

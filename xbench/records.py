@@ -56,10 +56,3 @@ class Judged(NamedTuple):
     indptr: NDArray[np.int64]  # (n + 1,)
     rows: NDArray[np.int64]  # (nnz,) rows of the joint pool
     grades: NDArray[np.int64]  # (nnz,)
-
-
-class Ranks(NamedTuple):
-    """The 1-based full-depth ranks of relevant passages, parallel to `Judged.rows`."""
-
-    own: NDArray[np.int64]  # (nnz,) among the passages of the same language
-    joint: NDArray[np.int64]  # (nnz,) among the passages of all languages

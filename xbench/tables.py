@@ -93,17 +93,21 @@ def render(tables: list[Table], format_: str) -> str:
 def print_rich(tables: list[Table]) -> None:
     """Print to a terminal."""
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = Console(file=sys.stdout)
     for table in tables:
         grid = RichTable(title=Text(_plain(table.title)), title_justify="left", title_style="bold")
         for i, column in enumerate(table.columns):
-            grid.add_column(Text(_plain(column)), justify="left" if i == 0 else "right")
+            grid.add_column(Text(_plain(column)), justify="left" if i == 0 else "right", no_wrap=True)
         for row in table.rows:
             grid.add_row(*(Text(shown(value)) for value in row))
-        console.print(grid)
+        # As wide as the table: a terminal that breaks a line still shows every digit, a cut column does not.
+        width = Measurement.get(Console(width=10_000), Console(width=10_000).options, grid).maximum
+        console = Console(file=sys.stdout)
+        console.width = max(console.width, width)
+        console.print(grid, soft_wrap=False)
 
 
 def _markdown(table: Table) -> str:

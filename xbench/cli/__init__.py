@@ -8,7 +8,7 @@ import traceback
 
 import click
 
-from xbench.errors import XbenchError
+from xbench.errors import StorageError, XbenchError
 
 COMMANDS = {
     "data": "Get and check the sources of tasks.",
@@ -73,6 +73,14 @@ def _run(arguments: list[str], debug: bool) -> int:
         # The reader of our output left (`xbench tasks | head`): nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        _say(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        return StorageError.exit_code
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted; what is encoded is kept, and the same command goes on from there")
         return 130

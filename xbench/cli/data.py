@@ -6,7 +6,7 @@ import click
 
 from xbench import readers
 from xbench.cli.options import data_option
-from xbench.tasks import load_task, select
+from xbench.tasks import select
 
 
 @click.group("data")
@@ -44,7 +44,6 @@ def verify(tasks: tuple[str, ...], data: Path | None) -> None:
 @data_option
 def where(tasks: tuple[str, ...], data: Path | None) -> None:
     """Print where the verified sources of TASKS lie; never fetches."""
-    for name in tasks:
-        task = load_task(name)
+    for task in select(list(tasks)):
         for language in task.languages:
             click.echo(readers.source_path(task, language, data, offline=True))

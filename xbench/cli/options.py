@@ -37,7 +37,10 @@ def result_options(function: Command) -> Command:
             help="Folder of the results.",
         ),
         click.option(
-            "--format", "format_", type=click.Choice(FORMATS), help="Of the tables. [rich on a terminal, else md]"
+            "--format",
+            "format_",
+            type=click.Choice(FORMATS),
+            help="Of the tables; json: the result, one line a task. [rich on a terminal, else md]",
         ),
         click.option("--threads", type=click.IntRange(1), help="For scoring; never changes a number. [all processors]"),
         click.option(
@@ -102,24 +105,25 @@ def evaluate_and_show(
 
     chosen = select(list(tasks))
     parse_all(measures)
-    writable(output)  # before hours of encoding, not after
     format_ = format_ or ("rich" if sys.stdout.isatty() else "md")
     loaded = load(model, Options(**options))
     if batch_tokens and isinstance(loaded, GivenVectors):
         raise UsageError(f"model {model!r} takes no --batch-tokens: nothing is encoded")
-    for task in chosen:  # before hours of encoding, not between
+    writable(output)  # before hours of encoding, not after
+    for task in chosen:
         for language in task.languages:
             source_path(task, language, data, offline=offline)
     for task in chosen:
         given = {"measures": list(measures), "batch-tokens": batch_tokens, **options}
-        plan = Plan(default_cache(), data, offline, threads, _command(model, task.name, given), run_depth, output)
+        plan = Plan(default_cache(), data, offline, threads, _command(loaded.name, task.name, given), run_depth, output)
         result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens)
         path = write_result(result, output / result.model["slug"])
         log.info("%s: %d cells in %s", task.name, len(result.cells), path)
         if format_ == "json":
             click.echo(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))
             continue
-        primary = task.primary if task.primary in result.cells[0].values else next(iter(result.cells[0].values))
+        in_cross = [name for cell in result.cells if cell.cell.setting == "cross" for name in cell.values]
+        primary = task.primary if task.primary in in_cross else next(iter(in_cross), task.primary)
         shown = tables.tables(result, primary)
         if format_ == "rich":
             tables.print_rich(shown)

@@ -61,10 +61,10 @@ def fingerprint(identity: dict[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def slug(name: str, print_: str) -> str:
+def slug(name: str, key: str) -> str:
     """A folder name for a model: readable, one path part, and different for different fingerprints."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name.rstrip("/").rsplit("/", 1)[-1]).strip("-.")[-60:].strip("-.")
-    return f"{readable or 'model'}-{print_[:12]}"
+    return f"{readable or 'model'}-{key[:12]}"
 
 
 def load(spelling: str, options: Options | None = None) -> "Encoder | GivenVectors":

@@ -69,7 +69,11 @@ def load_hf(spelling: str, options: Options) -> Encoder:
         "device": device.partition(":")[0],
         "versions": {package: importlib.metadata.version(package) for package in packages},
     }
-    return HfEncoder(spelling, identity, loaded)
+    # A snapshot of the hub is called by its commit: with it, the command in the result gives the same weights.
+    pinned = re.fullmatch("[0-9a-f]{40}", folder.name) and folder.parent.name == "snapshots"
+    rest = spelling.removeprefix("hf:")
+    name = f"hf:{rest.partition('@')[0]}@{folder.name}" if pinned and not Path(rest).is_dir() else spelling
+    return HfEncoder(name, identity, loaded)
 
 
 class HfEncoder:
@@ -242,6 +246,8 @@ def _folder(spelling: str) -> Path:
     rest = spelling.removeprefix("hf:")
     if (folder := Path(rest).expanduser()).is_dir():
         return folder
+    if rest.startswith((".", "/", "~")):
+        raise FileNotFoundError("no such folder")
     from huggingface_hub import snapshot_download
 
     name, _, revision = rest.partition("@")

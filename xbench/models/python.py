@@ -6,15 +6,18 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xbench.errors import DataError, ModelOutputError, UsageError, XbenchError
 from xbench.models import Role
+
+T = TypeVar("T", int, str)
 
 
 class PythonEncoder:
@@ -39,23 +42,26 @@ class PythonEncoder:
             raise UsageError(f"model {spelling!r}: write py:FILE_OR_MODULE:OBJECT, such as py:model.py:encoder")
         self.name = spelling
         module, source = _import(place)
-        target = module
+        target: Any = module
         for part in attribute.split("."):
             if not hasattr(target, part):
                 raise UsageError(f"model {spelling!r}: {place} has no {part!r}")
             target = getattr(target, part)
         if inspect.isclass(target) or inspect.isfunction(target):
-            target = _call(spelling, target)
+            try:
+                target = target()
+            except (Exception, SystemExit) as error:
+                raise ModelOutputError(f"model {spelling!r}: {attribute}() raised {error!r}") from error
         for method in ("encode_queries", "encode_passages"):
             if not callable(getattr(target, method, None)):
                 raise UsageError(f"model {spelling!r}: {attribute} has no method {method}(texts, language)")
         self._object = target
-        self.batch_tokens = int(getattr(target, "batch_tokens", 4096))
+        self.batch_tokens = _attribute(spelling, target, "batch_tokens", 4096)
         self.identity: dict[str, object] = {
             "kind": "py",
             "object": attribute,
             "source": hashlib.sha256(source.read_bytes()).hexdigest(),
-            "fingerprint": str(getattr(target, "fingerprint", "")),
+            "fingerprint": _attribute(spelling, target, "fingerprint", ""),
         }
 
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
@@ -64,11 +70,13 @@ class PythonEncoder:
 
     def encode_queries(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
         """What the object returns; checked by the caller."""
-        return _call(self.name, self._object.encode_queries, list(texts), language)
+        vectors: NDArray[np.float32] = self._object.encode_queries(list(texts), language)
+        return vectors
 
     def encode_passages(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
         """What the object returns; checked by the caller."""
-        return _call(self.name, self._object.encode_passages, list(texts), language)
+        vectors: NDArray[np.float32] = self._object.encode_passages(list(texts), language)
+        return vectors
 
 
 def _import(place: str) -> tuple[ModuleType, Path]:
@@ -88,14 +96,14 @@ def _import(place: str) -> tuple[ModuleType, Path]:
         spec.loader.exec_module(module)
     except XbenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(f"model {place} fails to import: {type(error).__name__}: {error}") from error
     return module, path
 
 
-def _call(name: str, function: Callable[..., NDArray[np.float32]], *arguments: object) -> NDArray[np.float32]:
-    """Somebody else's code: what it raises is a fault of the model, not of xbench."""
-    try:
-        return function(*arguments)
-    except Exception as error:
-        raise ModelOutputError(f"model {name!r} raised {type(error).__name__}: {error}; --debug shows where") from error
+def _attribute(spelling: str, target: object, name: str, default: T) -> T:
+    """An optional attribute of the object, which must be of the default's type."""
+    value = getattr(target, name, default)
+    if type(value) is not type(default) or (isinstance(value, int) and value < 1):
+        raise UsageError(f"model {spelling!r}: {name} must be a {type(default).__name__}, found {value!r:.60}")
+    return value

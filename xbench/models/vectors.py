@@ -14,7 +14,7 @@ from xbench.storage import sha256
 class GivenVectors:
     """`DIR/queries.<language>.npy` and `DIR/passages.<language>.npy`: float32 (n, d), rows in the task's order.
 
-    They are memory-mapped, so a pool need not fit in memory.
+    They are memory-mapped while they are read.
     """
 
     def __init__(self, spelling: str):
@@ -43,7 +43,10 @@ class GivenVectors:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
             raise DataError(f"{path}: not a .npy file of numbers: {error}") from error
-        if array.dtype != np.float32 or array.ndim != 2 or len(array) != len(ids):
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise DataError(f"{path}: an archive of arrays (.npz); expected one array, saved with numpy.save")
+        if array.dtype != np.float32 or array.ndim != 2 or len(array) != len(ids) or not array.size:
             raise DataError(
                 f"{path}: found {array.dtype} {array.shape}, expected float32 ({len(ids)}, d); "
                 f"rows in the task's order, {ids[0]} first"
