@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "xbench"
 LAYERS = [
     ["errors", "records"],
     ["progress", "storage", "strictjson"],
-    ["bias", "measures", "ranking", "trec"],
+    ["arithmetic", "bias", "measures", "ranking", "trec"],
     ["results", "sources", "tables", "tasks"],
     ["models", "readers"],
     ["encode", "index"],

@@ -44,7 +44,6 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def refused(folder: Path, name: str, phrase: str) -> None:
-    """Writing `name` gives the error, and every file in `folder` is as before."""
     before = files(folder)
     with pytest.raises(StorageError, match=f"cannot write .*{name}: {phrase}; free space or choose") as caught:
         write(folder / name, b"x" * (1 << 20))

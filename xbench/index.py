@@ -13,7 +13,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.ranking import Pool, error_band, largest_norm
+from xbench.arithmetic import error_band, largest_norm
+from xbench.ranking import Pool
 from xbench.storage import atomic, storage
 
 # An index above this size is written to the cache and mapped from there instead of held.

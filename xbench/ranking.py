@@ -12,7 +12,6 @@ those inside its error band are decided in float64, and those inside float64's b
 the exact products. So the ranks are exact at little more than the price of the product.
 """
 
-import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from xbench.arithmetic import Matrix, error_band, exact_score, float64_doubt, grid, largest_norm, multiply, scratch
 from xbench.errors import ModelOutputError
 from xbench.records import Judged
-
-Matrix = NDArray[np.float32]
 
 # Of float32 scores held at once by one thread; 512 queries against XQuAD-R's 13,014 passages.
 TILE_BYTES = 512 * 13_100 * 4
@@ -33,11 +31,8 @@ TILE_BYTES = 512 * 13_100 * 4
 PENDING = 1 << 18
 # Rows of a segment: flags are added up eight a word in bytes, so at most 255 words.
 SEGMENT = 255 * 8
-# Flags compared in one call: they stay in the second-level cache, and calls stay few.
-GROUP_BYTES = 1 << 20
-# Dimensions of a vector that are added up in one go.
-SPLIT = 256
-U32, U64 = 2.0**-24, 2.0**-53
+# Flags compared in one call: few calls, since threads queue for the interpreter between them.
+GROUP_BYTES = 1 << 21
 
 
 def cores() -> int:
@@ -55,11 +50,6 @@ def tie_order(doc_ids: Sequence[str]) -> NDArray[np.int64]:
     order = np.empty(len(doc_ids), np.int64)
     order[sorted(range(len(doc_ids)), key=doc_ids.__getitem__)] = np.arange(len(doc_ids))
     return order
-
-
-def exact_score(query: Matrix, passage: Matrix) -> float:
-    """The rule's score of a pair of vectors (d,): their dot product, rounded once."""
-    return float(math.fsum(query.astype(np.float64) * passage.astype(np.float64)))  # 24 + 24 bits: exact
 
 
 class Segment(NamedTuple):
@@ -153,51 +143,6 @@ class Pool:
         return [(int(rows[i]), float(scores[i])) for i in sequence]
 
 
-def largest_norm(matrix: Matrix) -> float:
-    """The largest Euclidean norm of the rows, rounded up."""
-    if not len(matrix):
-        return 0.0
-    squares = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64, casting="same_kind")
-    return math.sqrt(float(squares.max())) * (1 + int(matrix.shape[1]) * U64)
-
-
-def grid(matrix: Matrix) -> int | None:
-    """The smallest s up to 20 such that every value is a multiple of 2^-s, or None."""
-    step = max(1, (1 << 20) // max(1, matrix.shape[1]))
-    blocks = [matrix[:1], *(matrix[i : i + step] for i in range(0, len(matrix), step))]  # mostly, one row tells
-    for s in range(21):
-        scale = np.float32(2.0**s)
-        if all(np.array_equal(block * scale, np.rint(block * scale)) for block in blocks):
-            return s
-    return None
-
-
-def error_band(dimension: int, query_norm: float, pool_norm: float, split: bool = False) -> float:
-    """How far a float32 dot product, summed in any order, can be from the true one.
-
-    The worst case, d u |q||p| (Higham 2002, section 3.1), and what the products lose below float32's
-    range. `split`: for `multiply`, whose longest sum has SPLIT terms, then one for each part.
-    """
-    terms = min(dimension, SPLIT) + -(-dimension // SPLIT) if split else dimension
-    return (terms + 2) * U32 * 1.01 * query_norm * pool_norm + (dimension + 1) * 2.0**-149
-
-
-def multiply(queries: Matrix, passages: Matrix, out: Matrix) -> None:
-    """The product (n, d) x (m, d) into `out` (n, m), from parts of SPLIT dimensions.
-
-    The worst error grows with the longest sum: SPLIT cuts it to a third at d = 768, and with it the
-    comparisons that float64 must decide.
-    """
-    np.matmul(queries[:, :SPLIT], passages[:, :SPLIT].T, out=out)
-    for low in range(SPLIT, queries.shape[1], SPLIT):
-        out += queries[:, low : low + SPLIT] @ passages[:, low : low + SPLIT].T
-
-
-def float64_doubt(dimension: int, norms: float) -> float:
-    """How far apart two float64 sums of equal dot products can be: twice the worst error, d u |q||p|."""
-    return 2 * (dimension + 1) * U64 * norms
-
-
 def passages_above(
     queries: Sequence[Matrix], pool: Pool, judged: Judged, *, threads: int | None = None, block: int | None = None
 ) -> NDArray[np.int32]:
@@ -232,8 +177,9 @@ def passages_above(
     tiles = pool.tiles(width)
     jobs, first = [], 0
     for matrix in queries:
-        for i in range(0, len(matrix), block):
-            jobs.append(_Block(matrix[i : i + block], first + i, pool, judged, above, exact))
+        even = -(-len(matrix) // max(1, -(-len(matrix) // block)))  # no small block at the end
+        for i in range(0, len(matrix), max(1, even)):
+            jobs.append(_Block(matrix[i : i + even], first + i, pool, judged, above, exact))
         first += len(matrix)
     # Threads over blocks with a single-threaded product each: counting then runs in parallel too.
     with threadpool_limits(1), ThreadPoolExecutor(threads or cores()) as executor:
@@ -279,17 +225,18 @@ class _Block:
 
     def _count_tile(self, tile: list[Segment], low: Matrix, high: Matrix) -> None:
         width = -(-(tile[-1].start + tile[-1].high - tile[-1].low) // 8) * 8
-        scores = np.full((len(self.queries), 1, width), -np.inf, np.float32)  # padding is above nothing
+        scores = scratch("scores", (len(self.queries), 1, width), np.float32)
         pool_row = np.zeros(width, np.int64)
         for piece, lo, hi, start in tile:
             multiply(self.queries, self.pool.pieces[piece][lo:hi], scores[:, 0, start : start + hi - lo])
+            scores[:, 0, start + hi - lo : -(-(start + hi - lo) // 8) * 8] = -np.inf  # padding is above nothing
             pool_row[start : start + hi - lo] = np.arange(lo, hi) + self.pool.offsets[piece]
         starts = np.array([segment.start // 8 for segment in tile])
         order = self.pool.order[pool_row]
         mine = np.where(self.entry < 0, -1, self.pool.order[self.rows][self.entry])[:, :, None]
         counts = np.empty((*self.entry.shape, len(tile)), np.uint64)
         group = max(1, GROUP_BYTES // (self.entry.shape[1] * width))
-        flags = np.empty((3, group, self.entry.shape[1], width), np.bool_)
+        flags = scratch("flags", (3, group, self.entry.shape[1], width), np.bool_)
         for first in range(0, len(scores), group):
             part = slice(first, first + group)
             above, maybe, later = flags[:, : len(scores[part])]
