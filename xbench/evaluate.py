@@ -14,8 +14,7 @@ from xbench.encode import Encoded, check_finite, encode, full_identity
 from xbench.errors import DataError
 from xbench.index import Index, search
 from xbench.measures import Measure, Ranked, parse_all
-from xbench.models import ROLES, Encoder, fingerprint, slug
-from xbench.models.vectors import GivenVectors
+from xbench.models import ROLES, Encoder, Given, fingerprint, slug
 from xbench.ranking import Pool, passages_above
 from xbench.readers import read
 from xbench.records import Cell, Collection, Judged
@@ -38,7 +37,7 @@ class Plan:
 
 
 def evaluate(
-    model: Encoder | GivenVectors,
+    model: Encoder | Given,
     task: Task,
     measures: Sequence[str] | None = None,
     *,
@@ -63,7 +62,7 @@ def evaluate(
         collection = read(task, plan.data, offline=plan.offline)
     with watch("encode"):
         encoded = _vectors(model, collection, plan.cache, batch_tokens)
-    identity = model.identity if isinstance(model, GivenVectors) else full_identity(model, batch_tokens)
+    identity = model.identity if isinstance(model, Given) else full_identity(model, batch_tokens)
     key = fingerprint(identity)
     with watch("index"):
         indexes = [
@@ -96,19 +95,18 @@ def evaluate(
     )
 
 
-def _vectors(model: Encoder | GivenVectors, collection: Collection, cache: Path, batch_tokens: int | None) -> Encoded:
-    if not isinstance(model, GivenVectors):
+def _vectors(model: Encoder | Given, collection: Collection, cache: Path, batch_tokens: int | None) -> Encoded:
+    if not isinstance(model, Given):
         return encode(model, collection, cache, batch_tokens)
     encoded = Encoded({role: {} for role in ROLES}, 0, 0, 0)
     dimensions: dict[int, str] = {}
     for role in ROLES:
-        for language, rows in (collection.queries if role == "queries" else collection.passages).items():
-            ids = [row[0] for row in rows]
-            vectors = encoded.vectors[role][language] = model.vectors(role, language, ids)
-            check_finite(model.name, vectors, ids)
+        for language in collection.queries if role == "queries" else collection.passages:
+            vectors = encoded.vectors[role][language] = model.vectors(role, language, collection)
+            check_finite(model.name, vectors, collection.ids(role, language))
             dimensions.setdefault(vectors.shape[1], f"{role}.{language}.npy")
     if len(dimensions) > 1:
-        raise DataError(f"{model.folder}: files of different widths: {dimensions}; all must have the same d")
+        raise DataError(f"{model.name}: files of different widths: {dimensions}; all must have the same d")
     total = sum(map(len, collection.queries.values())) + sum(map(len, collection.passages.values()))
     return encoded._replace(texts=total, distinct=total)
 

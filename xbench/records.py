@@ -31,6 +31,10 @@ class Collection(NamedTuple):
     passages: dict[str, list[Passage]]
     qrels: dict[str, dict[str, int]]
 
+    def ids(self, role: str, language: str) -> list[str]:
+        """The ids of the `queries` or `passages` of a language, in the task's order."""
+        return [row[0] for row in (self.queries if role == "queries" else self.passages)[language]]
+
 
 class Cell(NamedTuple):
     """One setting for one query language: the smallest thing with a value."""

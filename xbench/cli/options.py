@@ -95,8 +95,7 @@ def evaluate_and_show(
     from xbench.errors import UsageError
     from xbench.evaluate import Plan, evaluate
     from xbench.measures import parse_all
-    from xbench.models import Options, load
-    from xbench.models.vectors import GivenVectors
+    from xbench.models import Given, Options, load
     from xbench.progress import log
     from xbench.readers import source_path
     from xbench.results import write_result
@@ -107,7 +106,7 @@ def evaluate_and_show(
     parse_all(measures)
     format_ = format_ or ("rich" if sys.stdout.isatty() else "md")
     loaded = load(model, Options(**options))
-    if batch_tokens and isinstance(loaded, GivenVectors):
+    if batch_tokens and isinstance(loaded, Given):
         raise UsageError(f"model {model!r} takes no --batch-tokens: nothing is encoded")
     writable(output)  # before hours of encoding, not after
     for task in chosen:

@@ -6,15 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xbench.errors import UsageError, unknown
-
-if TYPE_CHECKING:
-    from xbench.models.vectors import GivenVectors
+from xbench.records import Collection
 
 Role = Literal["queries", "passages"]
 ROLES: tuple[Role, Role] = ("queries", "passages")
@@ -55,6 +53,17 @@ class Encoder(Protocol):
         """float32 (n, d): the vectors of passages of one language."""
 
 
+@runtime_checkable
+class Given(Protocol):
+    """Knows the vectors of a task's texts by their place in it: nothing is encoded and nothing cached."""
+
+    name: str
+    identity: dict[str, object]
+
+    def vectors(self, role: Role, language: str, collection: Collection) -> NDArray[np.float32]:
+        """float32 (n, d): the vectors of a role and language, rows in the task's order."""
+
+
 def fingerprint(identity: dict[str, object]) -> str:
     """SHA-256 of the canonical JSON of a model's identity: the key of its cached vectors."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -67,7 +76,7 @@ def slug(name: str, key: str) -> str:
     return f"{readable or 'model'}-{key[:12]}"
 
 
-def load(spelling: str, options: Options | None = None) -> "Encoder | GivenVectors":
+def load(spelling: str, options: Options | None = None) -> Encoder | Given:
     """The model of a spelling.
 
     Raises:

@@ -1,6 +1,5 @@
 """`vectors:DIR`: vectors computed elsewhere."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ from numpy.typing import NDArray
 
 from xbench.errors import DataError
 from xbench.models import Role
+from xbench.records import Collection
 from xbench.storage import sha256
 
 
@@ -30,12 +30,13 @@ class GivenVectors:
         self._files: dict[str, str] = {}
         self.identity: dict[str, object] = {"kind": "vectors", "files": self._files}
 
-    def vectors(self, role: Role, language: str, ids: Sequence[str]) -> NDArray[np.float32]:
+    def vectors(self, role: Role, language: str, collection: Collection) -> NDArray[np.float32]:
         """float32 (n, d), the rows of a role and language; the file's SHA-256 joins the identity.
 
         Raises:
             DataError: the file is missing, no .npy file, or of the wrong dtype, shape or number of rows.
         """
+        ids = collection.ids(role, language)
         path = self.folder / f"{role}.{language}.npy"
         if not path.is_file():
             raise DataError(f"{path} is missing; expected float32 ({len(ids)}, d), rows in the task's order")
