@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from xbench.bias import normalised_rank_distance, rank_distance
-from xbench.measures import Ranked, parse
+from xbench.catalogue import parse
+from xbench.records import Ranked
 
 
 def both(ranks: list[int], pool: int) -> tuple[float, float]:
     """Rank distance and normalised rank distance of one query, from its sorted ranks."""
-    first, last, relevant = (np.array([float(x)]) for x in (ranks[0], ranks[-1], len(ranks)))
-    return rank_distance(first, last)[0], normalised_rank_distance(first, last, relevant, pool)[0]
+    r = Ranked(np.array([0, len(ranks)]), np.array(ranks, float), np.ones(len(ranks), np.int64), pool)
+    return rank_distance(r, np.inf)[0], normalised_rank_distance(r, np.inf)[0]
 
 
 def test_by_hand() -> None:
@@ -37,7 +38,7 @@ def test_a_random_ranking_has_the_expected_distance(pool: int, relevant: int) ->
     """The range of R of N ranks drawn without replacement has mean (N + 1)(R - 1)/(R + 1)."""
     rng, n = np.random.default_rng(pool), 5000
     ranks = np.sort(rng.random((n, pool)).argsort(axis=1)[:, :relevant] + 1, axis=1)
-    ranked = Ranked(np.arange(n + 1) * relevant, ranks.ravel(), np.ones(n * relevant, np.int64), pool)
+    ranked = Ranked(np.arange(n + 1) * relevant, ranks.ravel().astype(float), np.ones(n * relevant, np.int64), pool)
     mean = (pool + 1) * (relevant - 1) / (relevant + 1)
     scaled = (mean - (relevant - 1)) / max(1, pool - relevant)
     for found, expected in ((parse("RankDistance")(ranked), mean), (parse("nRankDistance")(ranked), scaled)):

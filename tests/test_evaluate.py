@@ -9,14 +9,16 @@ import numpy as np
 import pandas
 import pytest
 
+from xbench.catalogue import parse
 from xbench.errors import DataError, ModelOutputError
 from xbench.evaluate import Plan, evaluate
-from xbench.measures import parse
+from xbench.export import export_qrels, export_runs
 from xbench.models import load
 from xbench.models.hashing import HashEncoder
 from xbench.readers import read
+from xbench.records import Collection
 from xbench.results import Result, write_result
-from xbench.tasks import load_task
+from xbench.tasks import Task, load_task
 
 MEASURES = ["AP", "RR", "nDCG@10", "nDCG", "R@10", "Success@1", "P@5", "Rprec", "RR@10"]
 
@@ -45,6 +47,12 @@ def save_vectors(folder: Path, task: str, data: Path | None = None, dimension: i
             else:
                 vectors = method([row.text for row in rows], language)
             np.save(folder / f"{role}.{language}.npy", vectors)
+
+
+def export(result: Result, task: Task, collection: Collection, names: list[str], folder: Path, cache: Path) -> None:
+    cells = [cell for cell in task.cells() if cell.name in names]
+    export_qrels(task, collection, cells, folder)
+    export_runs(result, task, collection, cells, folder, cache=cache)
 
 
 def judge_by_ir_measures(result: Result, folder: Path, cells: list[str]) -> None:
@@ -81,22 +89,25 @@ def test_ir_measures_agrees_on_exported_rankings(model: str, tmp_path: Path, own
     if model == "vectors":
         save_vectors(tmp_path / "v", "mini", dimension=24)
         spelling = f"vectors:{tmp_path / 'v'}"
-    plan = Plan(own_cache, offline=True, run_depth=10**6, output=tmp_path)
-    result = evaluate(load(spelling), load_task("mini"), [*MEASURES, "RankDistance"], plan=plan)
-    cells = ["mono/en", "mono/th", "cross/ar-de", "cross/zh-el", "multi/en", "multi/hi"]
-    judge_by_ir_measures(result, tmp_path / result.model["slug"], cells)
+    task, plan = load_task("mini"), Plan(own_cache, offline=True)
+    result = evaluate(load(spelling), task, [*MEASURES, "RankDistance"], plan=plan)
+    names = ["mono/en", "mono/th", "cross/ar-de", "cross/zh-el", "multi/en", "multi/hi"]
+    export(result, task, read(task), names, tmp_path, own_cache)
+    judge_by_ir_measures(result, tmp_path, names)
 
 
 def test_ir_measures_agrees_on_real_data(data: Path, tmp_path: Path, own_cache: Path) -> None:
     """MLQA-R, where cells have different queries; top 100 of a cell is enough for RR@100-like values."""
-    plan = Plan(own_cache, data=data, run_depth=10**6, output=tmp_path)
+    plan = Plan(own_cache, data=data)
     task = load_task("mlqa-r")
     # Full-depth runs of all 56 cells would be 90 million lines: two cells, by a task of two languages.
     small = task.__class__(**{**task.__dict__, "languages": ("es", "zh"), "settings": ("cross",)})
     result = evaluate(load("hash"), small, MEASURES, plan=plan)
     assert [len(cell.query_ids) for cell in result.cells] == [161, 161]
     assert [cell.left_out for cell in result.cells] == [339, 343]
-    judge_by_ir_measures(result, tmp_path / result.model["slug"], ["cross/es-zh", "cross/zh-es"])
+    names = ["cross/es-zh", "cross/zh-es"]
+    export(result, small, read(small, data), names, tmp_path, own_cache)
+    judge_by_ir_measures(result, tmp_path, names)
 
 
 def test_given_vectors_equal_the_encoder(tmp_path: Path, own_cache: Path) -> None:
@@ -134,7 +145,7 @@ def test_the_result_file_keeps_the_contract(tmp_path: Path, own_cache: Path) -> 
     assert not any("RankDistance" in c["values"] for c in found["cells"] if c["setting"] != "multi")
     for cell in found["cells"]:
         keys = {"setting", "query_language", "passage_languages", "queries", "passages", "left_out", "values"}
-        assert set(cell) == keys and cell["queries"] == 48
+        assert set(cell) == {*keys, "missing", "intervals"} and cell["queries"] == 48 and cell["missing"] == 0
     frame = pandas.read_parquet(tmp_path / result.model["slug"] / "mini.queries.parquet")
     assert len(frame) == 132 * 48 and list(frame)[:2] == ["cell", "query_id"]
     for cell in result.cells:

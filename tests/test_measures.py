@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import statistics
 from fractions import Fraction
 
 import ir_measures
@@ -12,8 +11,8 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbench.errors import UsageError
-from xbench.measures import FAMILIES, Measure, Ranked, parse, parse_all
+from xbench.catalogue import parse
+from xbench.records import Ranked
 
 Query = list[tuple[int, int]]  # (rank, grade), ranks ascending
 POOL = 200
@@ -24,7 +23,7 @@ TREC_CUT = {"AP": "map_cut", "nDCG": "ndcg_cut", "P": "P", "R": "recall", "Succe
 
 def ranked(queries: list[Query], pool: int) -> Ranked:
     flat = np.array([pair for query in queries for pair in query], np.int64).reshape(-1, 2)
-    return Ranked(np.cumsum([0] + [len(query) for query in queries]), flat[:, 0], flat[:, 1], pool)
+    return Ranked(np.cumsum([0] + [len(query) for query in queries]), flat[:, 0].astype(float), flat[:, 1], pool)
 
 
 def value(measure: str, query: Query, pool: int = POOL) -> float:
@@ -124,63 +123,3 @@ DCG = [1 / math.log2(1 + rank) for rank in range(1, 12)]  # of grade 1 at rank 1
 )
 def test_by_hand(measure: str, query: Query, expected: float) -> None:
     assert value(measure, query) == pytest.approx(expected, rel=0, abs=1e-15)
-
-
-NAMES = """AP=AP MAP=AP mAP@20=AP@20 RR=RR MRR=RR MRR@10=RR@10 R@7=R@7 Recall@100=R@100 P@1=P@1 Precision@5=P@5
-NDCG=nDCG nDCG@010=nDCG@10 NDCG@10=nDCG@10 Rprec=Rprec RPrec=Rprec Success@1=Success@1 RankDistance=RankDistance
-RankDistanceMedian=RankDistanceMedian nRankDistance=nRankDistance"""
-
-
-@pytest.mark.parametrize("pair", NAMES.split())
-def test_names(pair: str) -> None:
-    text, name = pair.split("=")
-    head, _, tail = name.partition("@")
-    measure = parse(f" {text} ")
-    assert measure == Measure(name, head, int(tail) if tail else math.inf) == parse(measure.name)
-    assert measure(ranked([], 20)).shape == (0,)
-    assert measure.multi_only == ("RankDistance" in name)
-    assert measure.per_query == ("Median" not in name)
-    if not measure.multi_only and text not in ("mAP@20", "RPrec", "nDCG@010"):  # which it does not know
-        assert ir_measures.parse_measure(text) == ir_measures.parse_measure(name)
-
-
-WRONG = {
-    "unknown measure '.*'; did you mean 'nDCG'": ["nDGC@10", "ndcg@10"],
-    "did you mean 'Success@k'": ["Succes@5"],
-    "unknown measure '.*'; known: AP, P@k, R@k, RR, ": ["xyz", "", "@10"],
-    "R needs a cut-off; write R@10": ["R", "Recall"],
-    "(P|Success) needs a cut-off": ["P", "Success"],
-    "(Rprec|RankDistance) has no cut-off; write": ["Rprec@10", "RPrec@", "RankDistance@10", "nRankDistance@1"],
-    "not a positive whole number": [f"P@{k}" for k in ("", "-1", "+1", "1.0", "1_0", "1@2", *"0x\uff11\u00b2")],
-}
-
-
-@pytest.mark.parametrize(("message", "text"), [(message, text) for message in WRONG for text in WRONG[message]])
-def test_wrong_names(message: str, text: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        parse(text)
-
-
-@pytest.mark.parametrize("digits", [400, 5000])
-def test_an_absurd_cutoff_is_refused(digits: int) -> None:
-    with pytest.raises(UsageError, match="cut-off"):
-        parse("P@1" + "0" * digits)
-
-
-def test_each_measure_once() -> None:
-    assert [m.name for m in parse_all(("MRR@10", "nDCG@10", "RR@10", "NDCG@010", "AP"))] == ["RR@10", "nDCG@10", "AP"]
-    assert {pair.split("=")[1].partition("@")[0] for pair in NAMES.split()} == set(FAMILIES)
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
-@settings(deadline=None, max_examples=200)
-def test_means_are_of_exact_sums_and_medians_medians(values: list[float]) -> None:
-    for order in map(np.array, (values, sorted(values))):
-        assert parse("AP").aggregate(order) == float(sum(map(Fraction, values))) / len(values)
-        assert parse("RankDistanceMedian").aggregate(order) == pytest.approx(statistics.median(values))
-
-
-def test_aggregates_by_hand() -> None:
-    values = np.array([1e16, 1.0, -1e16, 5.0])
-    assert (parse("RankDistance").aggregate(values), parse("RankDistanceMedian").aggregate(values)) == (1.5, 3)
-    assert parse("AP").aggregate(np.array([0.1] * 10)) == 0.1  # added one by one, 0.09999999999999999

@@ -12,7 +12,7 @@ import pytest
 
 from xbench.errors import StorageError
 from xbench.records import Cell
-from xbench.results import CellResult, Result, frame, write_result
+from xbench.results import CellResult, Result, columns, write_result
 from xbench.strictjson import read_json
 
 FILES = ["small.queries.parquet", "small.timing.json", "small.json"]
@@ -22,7 +22,7 @@ def cell(setting: str, a: str, b: tuple[str, ...], size: int, **per_query: list[
     values = {name: math.fsum(row) / len(row) for name, row in per_query.items()}
     ids = [f"{a}:{i}" for i in range(max(map(len, per_query.values()), default=0))]
     arrays = {name: np.array(row) for name, row in per_query.items()}
-    return CellResult(Cell(setting, a, b), size, 3 - len(ids), ids, values, arrays)
+    return CellResult(Cell(setting, a, b), size, 3 - len(ids), 0, ids, values, arrays)
 
 
 def small(**changes: Any) -> Result:
@@ -40,7 +40,8 @@ def small(**changes: Any) -> Result:
     ]
     task = {"name": "small", "version": 1, "sha256": "0" * 64}
     model = {"name": "hash", "fingerprint": "f" * 64, "identity": {"größe": 3}}
-    return replace(Result(task, model, "xbench run hash -t small", {"total": 9}, cells, {"wall_s": 1.5}), **changes)
+    result = Result(task, model, "xbench run hash -t small", {"total": 9}, cells, {"0": "p"}, timing={"wall_s": 1.5})
+    return replace(result, **changes)
 
 
 def test_means_by_hand() -> None:
@@ -58,7 +59,7 @@ def test_means_by_hand() -> None:
     for found, expected in ((small().summary(), macro), (small().summary(by_query=True), by_query)):
         assert found == {setting: pytest.approx(values, rel=1e-14) for setting, values in expected.items()}
     nothing = small(cells=[small().cells[3]])
-    assert nothing.summary() == {} and len(frame(nothing)) == 0
+    assert nothing.summary() == {} and columns(nothing) == {"cell": [], "query_id": []}
 
 
 def test_the_contract(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_the_contract(tmp_path: Path) -> None:
     assert read_json(path.parent / "small.timing.json") == {"wall_s": 1.5}
     cells = found["cells"]
     empty = {"setting": "cross", "query_language": "de", "passage_languages": ["fr"], "queries": 0, "passages": 4}
-    assert cells[3] == empty | {"left_out": 3, "values": {}}
+    assert cells[3] == empty | {"left_out": 3, "missing": 0, "values": {}, "intervals": {}}
     assert [(c["queries"], c["left_out"]) for c in cells[2:4]] == [(2, 1), (0, 3)]
     assert cells[7]["passage_languages"] == ["de", "en", "fr"]
     assert cells[7]["values"] == {"AP": 1 / 3, "RR": 1.0, "RankDistance": 14.0}, "full precision"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.errors import IntegrityError, ModelOutputError, XbenchError
+from xbench.errors import IncompleteError, IntegrityError, ModelOutputError, XbenchError
 from xbench.models import ROLES, Encoder, Role, fingerprint
 from xbench.progress import log, track
 from xbench.records import Collection
@@ -160,6 +160,34 @@ def encode(model: Encoder, collection: Collection, cache: Path, batch_tokens: in
     log.info("encoded %d of %d distinct texts (%d in all); the others were stored", encoded, distinct, texts)
     vectors = {role: {a: store.gather(k) for a, k in keys[role].items()} for role in ROLES}
     return Encoded(vectors, texts, distinct, encoded)
+
+
+def cached(identity: dict[str, object], collection: Collection, cache: Path) -> Encoded:
+    """The vectors of all texts by a model that is known by its identity alone (`full_identity`).
+
+    Raises:
+        IncompleteError: the store lacks some.
+        IntegrityError, StorageError: it is damaged or cannot be read.
+    """
+    folder = cache / "vectors" / fingerprint(identity)
+    store = Store(folder, identity) if folder.is_dir() else None
+    fewest, texts = 0, 0
+    for told in (False, True):
+        keys: dict[Role, dict[str, list[bytes]]] = {
+            role: {
+                language: [text_key(role, language if told else "", row.text) for row in rows]
+                for language, rows in (collection.queries if role == "queries" else collection.passages).items()
+            }
+            for role in ROLES
+        }
+        distinct = {key for by_language in keys.values() for some in by_language.values() for key in some}
+        missing = sum(store is None or key not in store for key in distinct)
+        fewest = min(fewest or missing, missing)
+        if store and not missing:
+            texts = sum(len(some) for by_language in keys.values() for some in by_language.values())
+            vectors = {role: {a: store.gather(some) for a, some in keys[role].items()} for role in ROLES}
+            return Encoded(vectors, texts, len(distinct), 0)
+    raise IncompleteError(f"{folder}: lacks the vectors of {fewest} texts")
 
 
 def full_identity(model: Encoder, batch_tokens: int | None) -> dict[str, object]:

@@ -2,25 +2,31 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xbench.catalogue import parse_all
 from xbench.encode import Encoded, check_finite, encode, full_identity
-from xbench.errors import DataError
+from xbench.errors import DataError, UsageError
 from xbench.index import Index, search
-from xbench.measures import Measure, Ranked, parse_all
+from xbench.intervals import with_intervals
 from xbench.models import ROLES, Encoder, Given, fingerprint, slug
+from xbench.progress import track
 from xbench.ranking import Pool, passages_above
+from xbench.ranks import judge
 from xbench.readers import read
-from xbench.records import Cell, Collection, Judged
-from xbench.results import CellResult, Result
+from xbench.records import Collection
+from xbench.results import Result
+from xbench.scoring import score
 from xbench.tasks import Task
-from xbench.trec import write_qrels, write_run
+
+# How many first passages of each query a result keeps, for language bias.
+TOP = 100
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,6 @@ class Plan:
     offline: bool = False
     threads: int | None = None
     command: str = ""
-    run_depth: int = 0  # passages of each query to write as TREC runs; 0 writes none
-    output: Path | None = None
 
 
 def evaluate(
@@ -57,150 +61,94 @@ def evaluate(
         XbenchError: see `errors`; nothing is written then but vectors that are good.
     """
     watch = _Watch()
-    wanted = parse_all(tuple(measures or task.measures))
+    wanted = parse_all(measures or task.measures)
+    if foreign := [m.name for m in wanted if m.foreign]:
+        raise UsageError(
+            f"measure {foreign[0]!r} is not a function of the ranks of the relevant passages; "
+            "write a run (xbench export) and score that (xbench score)"
+        )
     with watch("read"):
         collection = read(task, plan.data, offline=plan.offline)
     with watch("encode"):
-        encoded = _vectors(model, collection, plan.cache, batch_tokens)
+        encoded = vectors(model, collection, plan.cache, batch_tokens)
     identity = model.identity if isinstance(model, Given) else full_identity(model, batch_tokens)
     key = fingerprint(identity)
     with watch("index"):
-        indexes = [
-            Index.build(
-                encoded.vectors["passages"].pop(language),
-                [passage.doc_id for passage in collection.passages[language]],
-                plan.cache / "indexes" / key / f"{task.name}.{language}.faiss",
-            )
-            for language in task.languages
-        ]
-        pool = Pool([index.vectors for index in indexes], [doc_id for index in indexes for doc_id in index.doc_ids])
+        space = Space.build(encoded, collection, task, plan.cache / "indexes" / key)
+    table = judge(collection, task.languages)
     with watch("rank"):
-        queries = [encoded.vectors["queries"][language] for language in task.languages]
-        judged = judge(collection, task.languages)
-        above = passages_above(queries, pool, judged, threads=plan.threads)
+        above = passages_above(space.queries, space.pool, table.judged, threads=plan.threads)
+    with watch("top"):
+        depth = max([TOP, *(int(m.k) for m in wanted if m.multi_only and m.k < np.inf)])
+        table = table._replace(above=above, top=space.top(depth))
     with watch("score"):
-        cells = [score(cell, task, collection, judged, above, wanted) for cell in task.cells()]
-    folder = slug(model.name, key)
-    if plan.run_depth and plan.output:
-        with watch("runs"):
-            for cell in task.cells():
-                _write_run(cell, task, collection, indexes, pool, queries, plan.run_depth, plan.output / folder, folder)
-    return Result(
+        cells = [score(cell, table, wanted) for cell in task.cells()]
+    result = Result(
         task={"name": task.name, "version": task.version, "sha256": task.sha256},
-        model={"name": model.name, "fingerprint": key, "slug": folder, "identity": identity},
+        model={"name": model.name, "fingerprint": key, "slug": slug(model.name, key), "identity": identity},
         command=plan.command,
         texts={"total": encoded.texts, "distinct": encoded.distinct},
         cells=cells,
-        timing=watch.report() | {"texts_encoded": encoded.encoded, "texts_reused": encoded.distinct - encoded.encoded},
+        clusters=collection.clusters,
+        ranks=table,
     )
+    with watch("intervals"):
+        result = with_intervals(result)
+    counts = {"texts_encoded": encoded.encoded, "texts_reused": encoded.distinct - encoded.encoded}
+    return replace(result, timing=watch.report() | counts)
 
 
-def _vectors(model: Encoder | Given, collection: Collection, cache: Path, batch_tokens: int | None) -> Encoded:
+def vectors(model: Encoder | Given, collection: Collection, cache: Path, batch_tokens: int | None = None) -> Encoded:
+    """The vectors of all texts: encoded, from the cache, or given."""
     if not isinstance(model, Given):
         return encode(model, collection, cache, batch_tokens)
     encoded = Encoded({role: {} for role in ROLES}, 0, 0, 0)
     dimensions: dict[int, str] = {}
     for role in ROLES:
         for language in collection.queries if role == "queries" else collection.passages:
-            vectors = encoded.vectors[role][language] = model.vectors(role, language, collection)
-            check_finite(model.name, vectors, collection.ids(role, language))
-            dimensions.setdefault(vectors.shape[1], f"{role}.{language}.npy")
+            found = encoded.vectors[role][language] = model.vectors(role, language, collection)
+            check_finite(model.name, found, collection.ids(role, language))
+            dimensions.setdefault(found.shape[1], f"{role}.{language}.npy")
     if len(dimensions) > 1:
         raise DataError(f"{model.name}: files of different widths: {dimensions}; all must have the same d")
     total = sum(map(len, collection.queries.values())) + sum(map(len, collection.passages.values()))
     return encoded._replace(texts=total, distinct=total)
 
 
-def judge(collection: Collection, languages: Sequence[str]) -> Judged:
-    """The relevant passages of all queries, language by language, as rows of the joint pool."""
-    row_of = {p.doc_id: row for row, p in enumerate(p for a in languages for p in collection.passages[a])}
-    lists = [
-        sorted((row_of[d], g) for d, g in collection.qrels[q.query_id].items())
-        for a in languages
-        for q in collection.queries[a]
-    ]
-    flat = np.array([pair for pairs in lists for pair in pairs], np.int64).reshape(-1, 2)
-    indptr = np.concatenate([[0], np.cumsum([len(pairs) for pairs in lists])]).astype(np.int64)
-    return Judged(indptr, flat[:, 0].copy(), flat[:, 1].copy())
+class Space(NamedTuple):
+    """A task's passages, indexed language by language, and its queries' vectors."""
 
+    indexes: list[Index]
+    pool: Pool  # the union of the indexes
+    queries: list[NDArray[np.float32]]
 
-def score(
-    cell: Cell,
-    task: Task,
-    collection: Collection,
-    judged: Judged,
-    above: NDArray[np.int32],
-    measures: Sequence[Measure],
-) -> CellResult:
-    """The values of a cell: its queries, the relevant passages in its pool, and their ranks there.
+    @classmethod
+    def build(cls, encoded: Encoded, collection: Collection, task: Task, folder: Path) -> "Space":
+        """Index; large indexes are mapped from files in `folder`. Takes the passages' vectors out of `encoded`."""
+        indexes = [
+            Index.build(
+                encoded.vectors["passages"].pop(language),
+                collection.ids("passages", language),
+                folder / f"{task.name}.{language}.faiss",
+            )
+            for language in task.languages
+        ]
+        pool = Pool([index.vectors for index in indexes], [doc_id for index in indexes for doc_id in index.doc_ids])
+        return cls(indexes, pool, [encoded.vectors["queries"][language] for language in task.languages])
 
-    A query without a relevant passage in the pool is left out and counted (arXiv 2408.10536 does
-    so: counting zeros would cap MLQA-R's cross mAP at .46, and it prints up to .68).
-    """
-    sizes = {a: (len(collection.queries[a]), len(collection.passages[a])) for a in task.languages}
-    position = task.languages.index(cell.query_language)
-    first = sum(sizes[a][0] for a in task.languages[:position])
-    indptr = judged.indptr[first : first + sizes[cell.query_language][0] + 1]
-    entries = slice(int(indptr[0]), int(indptr[-1]))
-    columns = [task.languages.index(b) for b in cell.passage_languages]
-    edges = np.cumsum([0] + [sizes[b][1] for b in task.languages])
-    inside = np.isin(np.searchsorted(edges, judged.rows[entries], side="right") - 1, columns)
-    query = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))[inside]
-    ranks = 1 + above[entries][inside][:, columns].sum(axis=1, dtype=np.int64)
-    sequence = np.lexsort((ranks, query))
-    kept, relevant = np.unique(query, return_counts=True)
-    ranked = Ranked(
-        np.concatenate([[0], np.cumsum(relevant)]).astype(np.int64),
-        ranks[sequence],
-        judged.grades[entries][inside][sequence],
-        sum(sizes[b][1] for b in cell.passage_languages),
-    )
-    rows = collection.queries[cell.query_language]
-    defined = [m for m in measures if len(kept) and (cell.setting == "multi" or not m.multi_only)]
-    per_query = {m.name: m(ranked) for m in defined}
-    return CellResult(
-        cell=cell,
-        passages=ranked.pool,
-        left_out=len(rows) - len(kept),
-        query_ids=[rows[i].query_id for i in kept],
-        values={m.name: m.aggregate(per_query[m.name]) for m in defined},
-        per_query={m.name: per_query[m.name] for m in defined if m.per_query},
-    )
-
-
-def _write_run(
-    cell: Cell,
-    task: Task,
-    collection: Collection,
-    indexes: list[Index],
-    pool: Pool,
-    queries: list[NDArray[np.float32]],
-    depth: int,
-    folder: Path,
-    tag: str,
-) -> None:
-    """The run of a cell and its qrels, of the queries with a relevant passage in the pool, as TREC files."""
-    chosen = [indexes[task.languages.index(b)] for b in cell.passage_languages]
-    doc_ids = [doc_id for index in chosen for doc_id in index.doc_ids]
-    part = pool if len(chosen) == len(indexes) else Pool([index.vectors for index in chosen], doc_ids)
-    in_pool = set(doc_ids)
-    qrels = {
-        query.query_id: {d: g for d, g in collection.qrels[query.query_id].items() if d in in_pool}
-        for query in collection.queries[cell.query_language]
-    }
-    rows = np.flatnonzero([bool(grades) for grades in qrels.values()])
-    query_ids = [query_id for query_id, grades in qrels.items() if grades]
-    matrix = queries[task.languages.index(cell.query_language)]
-
-    def ranking() -> Iterator[tuple[str, list[tuple[str, float]]]]:
-        for low in range(0, len(rows), 256):
-            found = search(chosen, part, matrix[rows[low : low + 256]], depth)
-            for query_id, passages in zip(query_ids[low:], found, strict=False):
-                yield query_id, [(doc_ids[j], value) for j, value in passages]
-
-    stem = f"{task.name}.{cell.name.replace('/', '.')}"
-    write_run(folder / f"{stem}.run.trec", ranking(), tag)
-    write_qrels(folder / f"{stem}.qrels.trec", {query_id: qrels[query_id] for query_id in query_ids})
+    def top(self, depth: int) -> NDArray[np.int32]:
+        """int32 (queries, depth): rows of the first passages of the joint pool, best first."""
+        depth = min(depth, len(self.pool))
+        found = np.empty((sum(map(len, self.queries)), depth), np.int32)
+        done = 0
+        with track("first passages", len(found), "queries") as advance:
+            for matrix in self.queries:
+                for low in range(0, len(matrix), 256):
+                    for passages in search(self.indexes, self.pool, matrix[low : low + 256], depth):
+                        found[done] = [row for row, _ in passages]
+                        done += 1
+                    advance(len(matrix[low : low + 256]))
+        return found
 
 
 class _Watch:

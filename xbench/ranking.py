@@ -52,6 +52,16 @@ def tie_order(doc_ids: Sequence[str]) -> NDArray[np.int64]:
     return order
 
 
+def run_order(scores: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) the passages of a run, best first, by the ranking rule.
+
+    Args:
+        scores: float64 (n,).
+        order: of each passage its place in `tie_order`.
+    """
+    return np.lexsort((-order, -scores))
+
+
 class Segment(NamedTuple):
     """Rows `low:high` of a piece, at column `start` (a multiple of 8) of a tile's scores."""
 

@@ -24,12 +24,15 @@ class Collection(NamedTuple):
     """The texts of a task by language, in file order, and what is relevant to what.
 
     `qrels` maps query_id -> doc_id -> grade over all languages: the relevant passages of a
-    query in every pool. Passages with equal text stay separate.
+    query in every pool. Passages with equal text stay separate. `clusters` names, for a question
+    (a query_id without its language), the group of questions that share material, so that their
+    values are not independent; a question without one stands alone.
     """
 
     queries: dict[str, list[Query]]
     passages: dict[str, list[Passage]]
     qrels: dict[str, dict[str, int]]
+    clusters: dict[str, str]
 
     def ids(self, role: str, language: str) -> list[str]:
         """The ids of the `queries` or `passages` of a language, in the task's order."""
@@ -60,3 +63,64 @@ class Judged(NamedTuple):
     indptr: NDArray[np.int64]  # (n + 1,)
     rows: NDArray[np.int64]  # (nnz,) rows of the joint pool
     grades: NDArray[np.int64]  # (nnz,)
+
+
+class Joint(NamedTuple):
+    """What the joint pool tells of languages, which are numbered in the task's order.
+
+    It goes with a `Ranked` of a multi cell, whose n queries are all of one language.
+    """
+
+    above: NDArray[np.int64]  # (nnz, languages) passages of each language above; -1: not retrieved
+    language: NDArray[np.int64]  # (nnz,) of each relevant passage
+    own: int  # the language of the queries
+    sizes: NDArray[np.int64]  # (languages,) passages of each in the pool
+    top: NDArray[np.int64]  # (n, depth) the first passages, as numbers; -1: the list is shorter
+    top_language: NDArray[np.int64]  # (n, depth) of these; -1 likewise
+    top_grade: NDArray[np.int64]  # (n, depth) 0 where it is not relevant
+    asked: NDArray[np.int64]  # (n, languages, depth) `top` for the same question in each language; -1 without
+
+
+class Ranked(NamedTuple):
+    """The relevant passages of n queries, each with at least one, ranks ascending within a query.
+
+    Compressed sparse rows: query `i` has entries `indptr[i]:indptr[i + 1]`. Ranks are 1-based and
+    of the full pool of `pool` passages; infinite for what a run did not retrieve.
+    """
+
+    indptr: NDArray[np.int64]  # (n + 1,)
+    ranks: NDArray[np.float64]  # (nnz,)
+    grades: NDArray[np.int64]  # (nnz,) parallel to ranks
+    pool: int
+    joint: Joint | None = None
+
+    @property
+    def query(self) -> NDArray[np.int64]:
+        """(nnz,) which query each entry belongs to."""
+        return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+
+    @property
+    def place(self) -> NDArray[np.int64]:
+        """(nnz,) 1 for the best relevant passage of a query, 2 for the next, ..."""
+        return np.arange(len(self.ranks)) - self.indptr[:-1][self.query] + 1
+
+    @property
+    def relevant(self) -> NDArray[np.float64]:
+        """(n,) |R|: how many relevant passages each query has."""
+        return np.diff(self.indptr).astype(np.float64)
+
+    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) sum over the entries of each query, in order."""
+        return np.add.reduceat(values, self.indptr[:-1]) if len(values) else np.zeros(0)
+
+    def within(self, k: float) -> NDArray[np.float64]:
+        """(n,) how many relevant passages each query has among the first k."""
+        return self.sum((self.ranks <= k).astype(np.float64))
+
+    def first(self) -> NDArray[np.float64]:
+        """(n,) rank of the best relevant passage."""
+        return self.ranks[self.indptr[:-1]]
+
+    def last(self) -> NDArray[np.float64]:
+        """(n,) rank of the worst relevant passage."""
+        return self.ranks[self.indptr[1:] - 1]

@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xbench import parquet
+from xbench.errors import DataError
+from xbench.ranks import RankTable
 from xbench.records import Cell
 from xbench.storage import atomic, storage
+from xbench.strictjson import read_json
 
 SCHEMA = 1
 # Libraries that can move a number.
@@ -25,9 +29,10 @@ class CellResult:
     cell: Cell
     passages: int
     left_out: int  # queries without a relevant passage in the pool
+    missing: int  # queries for which a run has no passage in the pool; they count 0
     query_ids: list[str]
     values: dict[str, float]  # measure -> value of the cell
-    per_query: dict[str, NDArray[np.float64]]  # measure -> (queries,)
+    per_query: dict[str, NDArray[np.float64]]  # column -> (queries,)
 
     def to_json(self) -> dict[str, Any]:
         """As in the result file."""
@@ -38,6 +43,7 @@ class CellResult:
             "queries": len(self.query_ids),
             "passages": self.passages,
             "left_out": self.left_out,
+            "missing": self.missing,
             "values": self.values,
         }
 
@@ -51,13 +57,18 @@ class Result:
     command: str
     texts: dict[str, int]
     cells: list[CellResult]
+    clusters: dict[str, str]  # question -> paragraph or the like, as in `Collection`
+    ranks: RankTable | None = None  # None for a result that was read: see `parquet.read_ranks`
+    intervals: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # cell or setting -> measure
+    statistics: dict[str, Any] = field(default_factory=dict)  # how the intervals were made
     timing: dict[str, Any] = field(default_factory=dict)
 
     def summary(self, *, by_query: bool = False) -> dict[str, dict[str, float]]:
         """Setting -> measure -> mean.
 
         Macro: mono and multi over query languages, cross over ordered pairs of languages, each
-        counting once. `by_query`: each cell counts by its number of queries.
+        counting once. `by_query`: each cell counts by its number of queries. A measure that one of the
+        cells lacks has no mean.
         """
         found: dict[str, dict[str, float]] = {}
         for setting in dict.fromkeys(c.cell.setting for c in self.cells):
@@ -67,6 +78,7 @@ class Result:
                 found[setting] = {
                     name: float(np.average([c.values[name] for c in cells], weights=weights))
                     for name in cells[0].values
+                    if all(name in c.values for c in cells)
                 }
         return found
 
@@ -78,9 +90,11 @@ class Result:
             "model": self.model,
             "command": self.command,
             "texts": self.texts,
-            "cells": [c.to_json() for c in self.cells],
+            "cells": [c.to_json() | {"intervals": self.intervals.get(c.cell.name, {})} for c in self.cells],
             "summary": self.summary(),
             "summary_by_query": self.summary(by_query=True),
+            "intervals": {setting: self.intervals[setting] for setting in self.summary() if setting in self.intervals},
+            "statistics": self.statistics,
             "environment": environment(),
             "timing": {"file": f"{self.task['name']}.timing.json"},
         }
@@ -100,10 +114,11 @@ def _version(package: str) -> str:
 
 
 def write_result(result: Result, folder: Path) -> Path:
-    """Write `<task>.json`, `<task>.queries.parquet` and `<task>.timing.json`; returns the first.
+    """Write `<task>.json`, and beside it the tables and `<task>.timing.json`; returns the first.
 
-    The JSON is written last: where it is, the rest is. What two runs of one command cannot have
-    in common (seconds, how much was encoded before) is in the timing file alone.
+    The tables are `.queries.parquet`, `.ranks.parquet` and `.top.parquet`. The JSON is written last:
+    where it is, the rest is. What two runs of one command cannot have in common (seconds, how much
+    was encoded before) is in the timing file alone.
 
     Raises:
         StorageError: a file cannot be written.
@@ -112,8 +127,9 @@ def write_result(result: Result, folder: Path) -> Path:
     content = (json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     with storage(folder / f"{name}.json", "replace"):
         (folder / f"{name}.json").unlink(missing_ok=True)  # never beside the values of another run
-    with atomic(folder / f"{name}.queries.parquet") as file:
-        frame(result).to_parquet(file, index=False, compression="zstd")
+    parquet.write(folder / f"{name}.queries.parquet", columns(result), {"clusters": result.clusters})
+    if result.ranks:
+        parquet.write_ranks(folder, name, result.ranks)
     with atomic(folder / f"{name}.timing.json") as file:
         file.write((json.dumps(result.timing, indent=1) + "\n").encode())
     with atomic(folder / f"{name}.json") as file:
@@ -121,19 +137,60 @@ def write_result(result: Result, folder: Path) -> Path:
     return folder / f"{name}.json"
 
 
-def frame(result: Result) -> Any:
-    """A pandas DataFrame, one row a cell and query: `cell`, `query_id`, one column a measure (NaN: undefined)."""
-    import pandas
-
+def columns(result: Result) -> dict[str, Any]:
+    """One row a cell and query: `cell`, `query_id`, one column a measure (NaN: undefined)."""
     filled = [c for c in result.cells if c.query_ids]
-    sizes = [len(c.query_ids) for c in filled]
     names = list(dict.fromkeys(name for c in filled for name in c.per_query))
-    columns: dict[str, Any] = {
+    found: dict[str, Any] = {
         "cell": [c.cell.name for c in filled for _ in c.query_ids],
         "query_id": [query_id for c in filled for query_id in c.query_ids],
     }
     for name in names:
-        columns[name] = np.concatenate(
-            [c.per_query.get(name, np.full(n, np.nan)) for c, n in zip(filled, sizes, strict=True)]
+        found[name] = np.concatenate([c.per_query.get(name, np.full(len(c.query_ids), np.nan)) for c in filled])
+    return found
+
+
+def read_result(path: Path) -> Result:
+    """What `write_result` wrote, without ranks and timing.
+
+    Raises:
+        DataError: no file, not a result file of this schema, or the per-query values are not those of its cells.
+        StorageError: a file cannot be read.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected a result, DIR/<model>/<task>.json")
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise DataError(f"{path}: not a result file of schema {SCHEMA}; give DIR/<model>/<task>.json")
+    try:
+        name = content["task"]["name"]
+        table, about = parquet.read(path.parent / f"{name}.queries.parquet", ["cell", "query_id"])
+        rows = dict(tuple(table.to_pandas().groupby("cell", sort=False)))
+        cells = [_read_cell(cell, rows) for cell in content["cells"]]
+        return Result(
+            content["task"],
+            content["model"],
+            content["command"],
+            content["texts"],
+            cells,
+            about["clusters"],
+            intervals={c.cell.name: raw["intervals"] for c, raw in zip(cells, content["cells"], strict=True)}
+            | content["intervals"],
+            statistics=content["statistics"],
         )
-    return pandas.DataFrame(columns)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a whole result file: {type(error).__name__}: {error}") from error
+
+
+def _read_cell(raw: dict[str, Any], rows: dict[Any, Any]) -> CellResult:
+    cell = Cell(raw["setting"], raw["query_language"], tuple(raw["passage_languages"]))
+    frame = rows.get(cell.name)
+    if raw["queries"] != (0 if frame is None else len(frame)):
+        found = 0 if frame is None else len(frame)
+        raise ValueError(f"cell {cell.name} has {raw['queries']} queries, its per-query file {found}")
+    per_query, query_ids = {}, []
+    if frame is not None:
+        query_ids = frame["query_id"].to_list()
+        arrays = {str(name): frame[name].to_numpy(np.float64) for name in frame.columns.drop(["cell", "query_id"])}
+        per_query = {name: values for name, values in arrays.items() if not np.isnan(values).all()}
+    return CellResult(cell, raw["passages"], raw["left_out"], raw["missing"], query_ids, dict(raw["values"]), per_query)

@@ -17,9 +17,8 @@ def storage(path: Path, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"cannot {verb} {path}: {error.strerror or error}; free space or choose another folder"
-        ) from error
+        cure = "" if verb == "read" else "; free space or choose another folder"
+        raise StorageError(f"cannot {verb} {path}: {error.strerror or error}{cure}") from error
 
 
 @contextlib.contextmanager

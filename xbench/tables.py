@@ -4,11 +4,16 @@ import csv
 import io
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from xbench.results import CellResult, Result
+import numpy as np
+from numpy.typing import NDArray
 
-FORMATS = ("rich", "md", "csv", "tex", "json")
+from xbench.results import CellResult, Result
+from xbench.stats import Comparison
+
+FORMATS = ("rich", "md", "csv", "tex")
 Value = str | int | float | None
 
 
@@ -35,13 +40,71 @@ def tables(result: Result, primary: str) -> list[Table]:
         found.append(_by_language(f"{name} multi: all languages in one pool", by_setting["multi"]))
     means = result.summary()
     names = list(dict.fromkeys(m for values in means.values() for m in values))
+    missing = any(c.missing for c in result.cells)
     rows: list[list[Value]] = []
     for setting, values in means.items():
         cells = [c for c in by_setting[setting] if c.query_ids]
         queries = sum(len(c.query_ids) for c in cells)
         rows.append([setting, len(cells), queries, *(values.get(m) for m in names)])
+        if missing:
+            rows[-1].insert(3, sum(c.missing for c in cells))
     title = f"{name} summary of {result.model['name']}: macro means over languages (cross: over ordered pairs)"
-    return [*found, Table(title, ["setting", "cells", "queries", *names], rows)]
+    columns = ["setting", "cells", "queries", *(["missing"] if missing else []), *names]
+    return [*found, Table(title, columns, rows), *_intervals(result, names)]
+
+
+def _intervals(result: Result, names: list[str]) -> list[Table]:
+    """The intervals of the summary."""
+    about = result.statistics
+    rows: list[list[Value]] = [
+        [setting, *(_range(result.intervals.get(setting, {}).get(name)) for name in names)]
+        for setting in result.summary()
+    ]
+    if not about or not names:
+        return []
+    title = (
+        f"{result.task['name']} summary, intervals of {about['level']:.0%}: "
+        f"bootstrap over {about['clusters']} clusters ({about['cluster']})"
+    )
+    return [Table(title, ["setting", *names], rows)]
+
+
+def _range(ends: list[float] | None) -> Value:
+    return f"{shown(ends[0])} to {shown(ends[1])}" if ends else None
+
+
+def bias_tables(result: Result, maps: Mapping[str, NDArray[np.float64]], languages: Sequence[str]) -> list[Table]:
+    """Measures of language bias by query language, and matrices by pair of languages."""
+    task = result.task["name"]
+    means, ends = result.summary().get("multi", {}), result.intervals.get("multi", {})
+    rows: list[list[Value]] = [
+        [name, *(c.values.get(name) for c in result.cells), value, _range(ends.get(name))]
+        for name, value in means.items()
+    ]
+    columns = ["measure", *(c.cell.query_language for c in result.cells), "mean", f"{result.statistics['level']:.0%}"]
+    found = [Table(f"{task}: language bias of {result.model['name']}, by language of the query", columns, rows)]
+    for title, matrix in maps.items():
+        lines: list[list[Value]] = [
+            [a, *(None if np.isnan(value) else float(value) for value in row)]
+            for a, row in zip(languages, matrix, strict=True)
+        ]
+        found.append(Table(f"{task}: {title}, queries down, passages across", ["query", *languages], lines))
+    return found
+
+
+def comparison_tables(first: Result, second: Result, found: Mapping[str, Sequence[Comparison]]) -> list[Table]:
+    """One table a measure: a row for each setting, then for each cell."""
+    columns = ["cell", "queries", "first", "second", "difference", "95%", "p", "p Holm"]
+    columns += ["d_z", "wins", "ties", "losses", "detectable"]
+    tables = []
+    for name, rows in found.items():
+        lines: list[list[Value]] = []
+        for r in rows:
+            values = [r.first, r.second, r.difference, _range([*r.interval[:2]]), r.p, r.p_holm, r.effect]
+            lines.append([r.name, r.queries, *values, r.wins, r.ties, r.losses, r.detectable])
+        title = f"{first.task['name']}: {name} of {second.model['name']} (second) and {first.model['name']} (first)"
+        tables.append(Table(title, columns, lines))
+    return tables
 
 
 def _by_language(title: str, cells: list[CellResult]) -> Table:

@@ -1,14 +1,16 @@
 """Task definitions: `tasks/<name>.toml`, read into frozen records; their cells and the size of each."""
 
+import fnmatch
 import functools
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xbench.errors import DataError, UsageError, unknown
+from xbench.errors import DataError, IntegrityError, UsageError, unknown
 from xbench.records import Cell
 from xbench.sources import Source
 
@@ -149,6 +151,37 @@ def _task(raw: dict[str, Any], path: Path) -> Task:
         },
         folder=path.parent / raw["name"] if source["url"].startswith("bundled:") else None,
     )
+
+
+def same_task(about: Mapping[str, Any], where: Path) -> Task:
+    """The task that a result is of.
+
+    Raises:
+        UsageError: there is no such task.
+        IntegrityError: it is not what it was when the result was made.
+    """
+    task = load_task(str(about["name"]))
+    if (about["version"], about["sha256"]) != (task.version, task.sha256):
+        raise IntegrityError(
+            f"{where}: made on {task.name} version {about['version']} ({str(about['sha256'])[:12]}), "
+            f"this is version {task.version} ({task.sha256[:12]}); evaluate again"
+        )
+    return task
+
+
+def select_cells(task: Task, patterns: Sequence[str]) -> list[Cell]:
+    """The cells whose names match one of the patterns, as in a shell; all without patterns.
+
+    Raises:
+        UsageError: a pattern that no cell matches.
+    """
+    cells = task.cells()
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(cell.name, pattern) for cell in cells):
+            raise unknown("cell", pattern, [cell.name for cell in cells])
+    if not patterns:
+        return cells
+    return [cell for cell in cells if any(fnmatch.fnmatchcase(cell.name, pattern) for pattern in patterns)]
 
 
 def select(names: list[str]) -> list[Task]:

@@ -1,33 +1,204 @@
 """TREC run and qrels files: the only place that knows their columns."""
 
-from collections.abc import Iterable, Mapping
+import gzip
+import math
+import zlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from xbench.storage import atomic
+import numpy as np
+from numpy.typing import NDArray
+
+from xbench.errors import DataError
+from xbench.progress import track
+from xbench.storage import atomic, storage
+
+COLUMNS = "query_id Q0 doc_id rank score tag"
+# Lines between two reports of progress.
+STEP = 100_000
+
+
+class RankedList(NamedTuple):
+    """What a run gives for one query, in the file's order."""
+
+    query: int
+    docs: NDArray[np.int64]  # (n,) which passages
+    scores: NDArray[np.float64]  # (n,)
+
+
+def read_run(
+    path: Path, query_ids: Sequence[str], doc_ids: Sequence[str], *, ignore_ranks: bool = False
+) -> Iterator[RankedList]:
+    """The lists of a TREC run (plain or gzip), one query after the other; every line is checked.
+
+    One query is held at a time where the lines of each stand together, else the whole run, in
+    32 bytes a line. Scores are read as float64, as trec_eval 10 does; trec_eval 9 keeps float32.
+
+    Args:
+        path: lines of `query_id Q0 doc_id rank score tag`, separated by spaces or tabs.
+        query_ids: those that may occur; a query is given as its place in them.
+        doc_ids: those that may occur, likewise.
+        ignore_ranks: do not compare the rank column with the scores. It never decides anything.
+
+    Raises:
+        DataError: no file, a wrong number of columns, an unknown or twice retrieved passage, an unknown
+            query, a score that is no finite number, a rank that is no number or contradicts the
+            scores, no line at all; with file and line.
+        StorageError: the file cannot be read.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected a TREC run, {COLUMNS}")
+    queries = {id_.encode(): i for i, id_ in enumerate(query_ids)}
+    docs = {id_.encode(): i for i, id_ in enumerate(doc_ids)}
+    held: dict[int, _Lines] = {}
+    grouped, current = _grouped(path), -1
+    with track(f"reading {path.name}", _size(path), "bytes") as advance:
+        for number, line in enumerate(_lines(path, advance), 1):
+            fields = line.split()
+            problem = None
+            if len(fields) != 6:
+                problem = f"{len(fields)} columns, expected 6: {COLUMNS}"
+            elif fields[0] not in queries:
+                problem = f"unknown query {_shown(fields[0])}, expected one like {query_ids[0]}"
+            elif fields[2] not in docs:
+                problem = f"unknown passage {_shown(fields[2])}, expected one like {doc_ids[0]}"
+            elif not fields[3].isdigit() or len(fields[3]) > 18:
+                problem = f"rank {_shown(fields[3])}, expected a whole number"
+            elif (score := _score(fields[4])) is None:
+                problem = f"score {_shown(fields[4])}, expected a finite number"
+            if problem:
+                raise DataError(f"{path}:{number}: {problem}")
+            query = queries[fields[0]]
+            if grouped and query != current and current >= 0:
+                yield held.pop(current).checked(path, current, query_ids, doc_ids, ignore_ranks)
+            current = query
+            lines = held.setdefault(query, _Lines())
+            lines.number.append(number)
+            lines.doc.append(docs[fields[2]])
+            lines.rank.append(int(fields[3]))
+            lines.score.append(score)  # type: ignore[arg-type]
+    if not held:
+        raise DataError(f"{path}: no line in it, expected {COLUMNS}")
+    for query in sorted(held):
+        yield held.pop(query).checked(path, query, query_ids, doc_ids, ignore_ranks)
+
+
+class _Lines:
+    """The lines of one query."""
+
+    def __init__(self) -> None:
+        self.number, self.doc, self.rank, self.score = array("q"), array("q"), array("q"), array("d")
+
+    def checked(
+        self, path: Path, query: int, query_ids: Sequence[str], doc_ids: Sequence[str], ignore_ranks: bool
+    ) -> RankedList:
+        """As arrays, if no passage occurs twice and the ranks agree with the scores."""
+        number, doc, rank = (np.frombuffer(part, np.int64) for part in (self.number, self.doc, self.rank))
+        score = np.frombuffer(self.score, np.float64)
+        by_doc = np.argsort(doc, kind="stable")
+        twice = np.flatnonzero(np.diff(doc[by_doc]) == 0)
+        if len(twice):
+            first, second = by_doc[twice[0]], by_doc[twice[0] + 1]
+            raise DataError(
+                f"{path}:{number[second]}: passage {doc_ids[doc[first]]} of query {query_ids[query]} "
+                f"for the second time, first in line {number[first]}"
+            )
+        by_rank = np.lexsort((-score, rank))
+        rises = (np.diff(score[by_rank]) > 0) | ((np.diff(rank[by_rank]) == 0) & (np.diff(score[by_rank]) != 0))
+        if rises.any() and not ignore_ranks:
+            one, other = by_rank[rises.argmax()], by_rank[rises.argmax() + 1]
+            raise DataError(
+                f"{path}:{number[other]}: rank {rank[other]} with score {score[other]!r} contradicts line "
+                f"{number[one]}, rank {rank[one]} with score {score[one]!r}, of query {query_ids[query]}; "
+                "mend the run, or give --ignore-ranks to go by the scores"
+            )
+        return RankedList(query, doc, score)
+
+
+def _lines(path: Path, advance: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
+    """The lines of a file, plain or gzip, split at line feeds alone."""
+    with storage(path, "read"), path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        done = 0
+        try:
+            for number, line in enumerate(gzip.GzipFile(fileobj=raw) if packed else raw):
+                if number == 0 and line.startswith(b"\xef\xbb\xbf"):
+                    raise DataError(f"{path}:1: begins with a byte order mark; save it as UTF-8 without one")
+                if number % STEP == 0:
+                    advance(raw.tell() - done)
+                    done = raw.tell()
+                yield line
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(f"{path}: not a whole gzip file: {error}") from error
+        advance(raw.tell() - done)
+
+
+def _grouped(path: Path) -> bool:
+    """Whether the lines of each query stand together."""
+    seen: set[bytes] = set()
+    last = b""
+    for line in _lines(path):
+        query = line.split(None, 1)[0] if line.strip() else last
+        if query != last:
+            if query in seen:
+                return False
+            seen.add(query)
+            last = query
+    return True
+
+
+def _size(path: Path) -> int:
+    with storage(path, "read"):
+        return path.stat().st_size
+
+
+def _score(text: bytes) -> float | None:
+    """The number of a text, None if it is none; Python alone would take 1_0 for ten."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and b"_" not in text else None
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:80].decode("utf-8", "backslashreplace"))
 
 
 def write_run(path: Path, ranking: Iterable[tuple[str, list[tuple[str, float]]]], tag: str) -> None:
     """Write `query_id Q0 doc_id rank score tag` for each query's (doc_id, score) list, best first.
 
-    Scores are written so that they read back as the same float64.
+    Scores are written so that they read back as the same float64. A path that ends in `.gz` is
+    packed, the same bytes each time.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    with atomic(path) as file:
+
+    def lines() -> Iterator[str]:
         for query_id, passages in ranking:
-            lines = [
-                f"{query_id} Q0 {doc_id} {rank} {score!r} {tag}\n" for rank, (doc_id, score) in enumerate(passages, 1)
-            ]
-            file.write("".join(lines).encode())
+            for rank, (doc_id, score) in enumerate(passages, 1):
+                yield f"{query_id} Q0 {doc_id} {rank} {score!r} {tag}\n"
+
+    _write(path, lines())
 
 
 def write_qrels(path: Path, qrels: Mapping[str, Mapping[str, int]]) -> None:
-    """Write `query_id 0 doc_id grade`.
+    """Write `query_id 0 doc_id grade`; as `write_run`.
 
     Raises:
         StorageError: the file cannot be written.
     """
+    _write(path, (f"{q} 0 {doc_id} {grade}\n" for q, grades in qrels.items() for doc_id, grade in grades.items()))
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
     with atomic(path) as file:
-        for query_id, grades in qrels.items():
-            file.write("".join(f"{query_id} 0 {doc_id} {grade}\n" for doc_id, grade in grades.items()).encode())
+        if path.suffix == ".gz":
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+                packed.writelines(line.encode() for line in lines)
+        else:
+            file.writelines(line.encode() for line in lines)

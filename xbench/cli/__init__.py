@@ -11,9 +11,13 @@ import click
 from xbench.errors import StorageError, XbenchError
 
 COMMANDS = {
+    "bias": "How far the language of a passage decides its rank, in a stored result.",
+    "compare": "Compare two stored results: intervals, paired tests, what could have been seen.",
     "data": "Get and check the sources of tasks.",
     "demo": "The whole job on the bundled task: no network, under a minute.",
+    "export": "Write TREC runs and qrels of a stored result.",
     "run": "Evaluate a model on tasks; write the results, print the tables.",
+    "score": "Score a TREC run of any system.",
     "tasks": "List the tasks, or the cells of one.",
 }
 

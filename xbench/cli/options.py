@@ -4,11 +4,16 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xbench.sources import default_cache
+
+if TYPE_CHECKING:
+    from xbench.results import Result
+    from xbench.tables import Table
+    from xbench.tasks import Task
 
 Command = Callable[..., Any]
 
@@ -23,31 +28,66 @@ def data_option(function: Command) -> Command:
     )(function)
 
 
-def result_options(function: Command) -> Command:
-    """Where results go and how they are shown."""
+def format_option(*, json: bool = True) -> Callable[[Command], Command]:
+    """`--format`."""
     from xbench.tables import FORMATS
 
+    return click.option(
+        "--format",
+        "format_",
+        type=click.Choice([*FORMATS, "json"] if json else FORMATS),
+        help="Of the tables"
+        + ("; json: the result, one line a task." if json else ".")
+        + " [rich on a terminal, else md]",
+    )
+
+
+def output_option(function: Command) -> Command:
+    """`-o DIR`."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        default=Path("results"),
+        show_default=True,
+        help="Folder of the results.",
+    )(function)
+
+
+def measures_option(function: Command) -> Command:
+    """`-m MEASURE`."""
+    return click.option(
+        "-m",
+        "--measure",
+        "measures",
+        multiple=True,
+        metavar="MEASURE",
+        help="In ir-measures' spelling; may be repeated. [the task's]",
+    )(function)
+
+
+def cell_option(function: Command) -> Command:
+    """`--cell PATTERN`."""
+    return click.option(
+        "--cell",
+        "patterns",
+        multiple=True,
+        metavar="PATTERN",
+        help="Such as multi/en, mono/* or cross/ar-*; may be repeated. [all cells]",
+    )(function)
+
+
+def result_options(function: Command) -> Command:
+    """Where results go and how they are shown."""
     for option in (
-        click.option(
-            "-o",
-            "--output",
-            type=click.Path(path_type=Path),
-            default=Path("results"),
-            show_default=True,
-            help="Folder of the results.",
-        ),
-        click.option(
-            "--format",
-            "format_",
-            type=click.Choice(FORMATS),
-            help="Of the tables; json: the result, one line a task. [rich on a terminal, else md]",
-        ),
+        output_option,
+        format_option(),
         click.option("--threads", type=click.IntRange(1), help="For scoring; never changes a number. [all processors]"),
         click.option(
             "--run-depth",
             type=click.IntRange(0),
             default=0,
-            help="Also write TREC runs and qrels of every cell, this many passages a query.",
+            help="Also write TREC runs and qrels of every cell, this many passages a query (see xbench export).",
         ),
     ):
         function = option(function)
@@ -91,20 +131,17 @@ def evaluate_and_show(
     **options: Any,
 ) -> None:
     """Evaluate, write each result as soon as it is there, print its tables."""
-    from xbench import tables
+    from xbench.catalogue import parse_all
     from xbench.errors import UsageError
     from xbench.evaluate import Plan, evaluate
-    from xbench.measures import parse_all
+    from xbench.export import export_qrels, export_runs
     from xbench.models import Given, Options, load
-    from xbench.progress import log
-    from xbench.readers import source_path
-    from xbench.results import write_result
+    from xbench.readers import read, source_path
     from xbench.storage import writable
     from xbench.tasks import select
 
     chosen = select(list(tasks))
     parse_all(measures)
-    format_ = format_ or ("rich" if sys.stdout.isatty() else "md")
     loaded = load(model, Options(**options))
     if batch_tokens and isinstance(loaded, Given):
         raise UsageError(f"model {model!r} takes no --batch-tokens: nothing is encoded")
@@ -114,31 +151,52 @@ def evaluate_and_show(
             source_path(task, language, data, offline=offline)
     for task in chosen:
         given = {"measures": list(measures), "batch-tokens": batch_tokens, **options}
-        plan = Plan(default_cache(), data, offline, threads, _command(loaded.name, task.name, given), run_depth, output)
+        plan = Plan(default_cache(), data, offline, threads, command_line("run", loaded.name, task.name, given))
         result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens)
-        path = write_result(result, output / result.model["slug"])
-        log.info("%s: %d cells in %s", task.name, len(result.cells), path)
-        if format_ == "json":
-            click.echo(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))
-            continue
-        in_cross = [name for cell in result.cells if cell.cell.setting == "cross" for name in cell.values]
-        primary = task.primary if task.primary in in_cross else next(iter(in_cross), task.primary)
-        shown = tables.tables(result, primary)
-        if format_ == "rich":
-            tables.print_rich(shown)
-        else:
-            click.echo(tables.render(shown, format_))
+        show_result(result, task, output, format_)
+        if run_depth:
+            collection, cells, folder = read(task, data, offline=offline), task.cells(), output / result.model["slug"]
+            export_qrels(task, collection, cells, folder)
+            export_runs(result, task, collection, cells, folder, cache=default_cache(), depth=run_depth)
 
 
-def _command(model: str, task: str, given: dict[str, Any]) -> str:
+def show_result(result: "Result", task: "Task", output: Path, format_: str | None) -> None:
+    """Write a result and print it."""
+    from xbench import tables
+    from xbench.progress import log
+    from xbench.results import write_result
+
+    path = write_result(result, output / result.model["slug"])
+    log.info("%s: %d cells in %s", task.name, len(result.cells), path)
+    if format_ == "json":
+        click.echo(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))
+        return
+    in_cross = [name for cell in result.cells if cell.cell.setting == "cross" for name in cell.values]
+    primary = task.primary if task.primary in in_cross else next(iter(in_cross), task.primary)
+    show_tables(tables.tables(result, primary), format_)
+
+
+def show_tables(found: "list[Table]", format_: str | None) -> None:
+    """Print tables; on a terminal drawn, else by default in Markdown."""
+    from xbench import tables
+
+    if (format_ or ("rich" if sys.stdout.isatty() else "md")) == "rich":
+        tables.print_rich(found)
+    else:
+        click.echo(tables.render(found, format_ or "md"))
+
+
+def command_line(command: str, subject: str, task: str, given: dict[str, Any]) -> str:
     """The command that gives these numbers again, without what moves none (folders, threads, format)."""
     import shlex
 
-    words = ["xbench", "run", model, "-t", task]
+    words = ["xbench", command, subject, "-t", task]
     for name, value in given.items():
         option = f"--{name.replace('_', '-')}"
         if name == "measures":
             words += [word for measure in value for word in ("-m", measure)]
+        elif name == "cell":
+            words += [word for pattern in value for word in ("--cell", pattern)]
         elif isinstance(value, bool):
             words.append(option if value else f"--no-{name}")
         elif value is not None and (name, value) != ("dtype", "float32"):

@@ -4,20 +4,13 @@ from typing import Any
 
 import click
 
-from xbench.cli.options import data_option, evaluate_and_show, model_options, result_options
+from xbench.cli.options import data_option, evaluate_and_show, measures_option, model_options, result_options
 
 
 @click.command("run")
 @click.argument("model")
 @click.option("-t", "--task", "tasks", multiple=True, required=True, metavar="TASK", help="May be repeated.")
-@click.option(
-    "-m",
-    "--measure",
-    "measures",
-    multiple=True,
-    metavar="MEASURE",
-    help="In ir-measures' spelling; may be repeated. [the task's]",
-)
+@measures_option
 @data_option
 @model_options
 @result_options

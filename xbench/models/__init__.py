@@ -1,4 +1,7 @@
-"""Models by their spelling: `hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`."""
+"""Models by their spelling.
+
+`hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`.
+"""
 
 import hashlib
 import json
@@ -84,8 +87,8 @@ def load(spelling: str, options: Options | None = None) -> Encoder | Given:
         DataError: its files are missing or not in their format.
     """
     options = options or Options()
-    kind, _, rest = spelling.partition(":")
-    if options != Options() and (spelling == "hash" or kind in ("py", "vectors")):
+    kind, colon, rest = spelling.partition(":")
+    if options != Options() and (spelling == "hash" or (colon and kind in ("py", "vectors", "canary"))):
         given = [f.name.replace("_", "-") for f in fields(Options) if getattr(options, f.name) != f.default]
         raise UsageError(f"model {spelling!r} takes no --{given[0]}; only checkpoints (hf:) do")
     if spelling == "hash":
@@ -100,8 +103,13 @@ def load(spelling: str, options: Options | None = None) -> Encoder | Given:
         from xbench.models.vectors import GivenVectors
 
         return GivenVectors(spelling)
+    if kind == "canary" and colon:
+        from xbench.models.canary import Canary
+
+        return Canary(spelling)
     if (kind == "hf" and rest) or Path(spelling).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", spelling):
         from xbench.models.hf import load_hf
 
         return load_hf(spelling, options)
-    raise unknown("model", spelling, ["hash", "hf:NAME_OR_DIR", "py:FILE_OR_MODULE:OBJECT", "vectors:DIR"])
+    known = ["hash", "hf:NAME_OR_DIR", "py:FILE_OR_MODULE:OBJECT", "vectors:DIR", "canary:NAME"]
+    raise unknown("model", spelling, known)

@@ -1,0 +1,52 @@
+"""`xbench bias`."""
+
+import json
+import math
+from pathlib import Path
+
+import click
+
+from xbench.cli.options import format_option, show_tables
+
+
+@click.command("bias")
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option(
+    "-k", "k", type=click.IntRange(1), default=20, show_default=True, help="Cut-off of the measures that have one."
+)
+@click.option(
+    "--cluster", default="paragraph", show_default=True, help="Of the intervals: paragraph, question or query."
+)
+@format_option()
+def command(result: Path, k: int, cluster: str, format_: str | None) -> None:
+    """How far the language of a passage, rather than its meaning, decides its rank in RESULT, a result file.
+
+    All from what the run has stored: ranks of the relevant passages in the joint pool, and the first 100 passages
+    of each query. What each measure is: docs/bias.md.
+    """
+    from xbench.language import bias_result, heat_maps
+    from xbench.parquet import read_ranks
+    from xbench.results import read_result
+    from xbench.tables import bias_tables
+
+    stored = read_result(result)
+    table = read_ranks(result.parent, stored.task["name"])
+    found = bias_result(stored, table, k, cluster)
+    maps = heat_maps(table)
+    if format_ == "json":
+        cells = {cell.cell.query_language: cell.values for cell in found.cells}
+        matrices = {
+            title: [[None if math.isnan(v) else v for v in row] for row in m.tolist()] for title, m in maps.items()
+        }
+        content = {
+            "task": found.task,
+            "model": found.model["name"],
+            "by_language": cells,
+            "mean": found.summary().get("multi", {}),
+            "intervals": found.intervals.get("multi", {}),
+            "languages": list(table.languages),
+            "maps": matrices,
+        }
+        click.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
+        return
+    show_tables(bias_tables(found, maps, table.languages), format_)

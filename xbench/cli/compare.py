@@ -1,0 +1,43 @@
+"""`xbench compare`."""
+
+from pathlib import Path
+
+import click
+
+from xbench.cli.options import format_option, measures_option, show_tables
+
+
+@click.command("compare")
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@measures_option
+@click.option(
+    "--cluster", default="paragraph", show_default=True, help="What is drawn as one: paragraph, question or query."
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1, True, True),
+    default=0.05,
+    show_default=True,
+    help="Of the smallest difference that could have been seen.",
+)
+@format_option(json=False)
+def command(
+    first: Path, second: Path, measures: tuple[str, ...], cluster: str, alpha: float, format_: str | None
+) -> None:
+    """Compare two result files of one task, query by query; differences are SECOND - FIRST.
+
+    For each setting and each cell: a bootstrap interval of the difference (95 %), the p of a paired randomisation
+    test, for cells corrected by Holm over their setting, effect size d_z, wins, ties and losses, and the smallest
+    true difference that a test on so many queries finds with a power of 80 %.
+    """
+    from xbench.catalogue import parse_all
+    from xbench.gate import compare_results
+    from xbench.results import read_result
+    from xbench.tables import comparison_tables
+    from xbench.tasks import same_task
+
+    results = read_result(first), read_result(second)
+    wanted = parse_all(measures or [same_task(results[0].task, first).primary])
+    found = compare_results(*results, wanted, cluster=cluster, alpha=alpha)
+    show_tables(comparison_tables(*results, found), format_)

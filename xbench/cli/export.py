@@ -1,0 +1,58 @@
+"""`xbench export`."""
+
+from pathlib import Path
+
+import click
+
+from xbench.cli.options import cell_option, data_option
+
+
+@click.command("export")
+@click.argument("result", type=click.Path(path_type=Path))
+@cell_option
+@click.option("--depth", type=click.IntRange(1), help="Passages of each query. [the whole pool]")
+@click.option(
+    "--scores",
+    type=click.Choice(["model", "rank"]),
+    default="model",
+    show_default=True,
+    help="rank: minus the rank, which readers that keep float32 (trec_eval 9, pytrec_eval) order the same way.",
+)
+@click.option("--qrels-only", is_flag=True, help="Write no runs.")
+@click.option("--gzip", "gz", is_flag=True, help="Pack the files.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the files. [beside the result]")
+@data_option
+def command(
+    result: Path,
+    patterns: tuple[str, ...],
+    depth: int | None,
+    scores: str,
+    qrels_only: bool,
+    gz: bool,
+    output: Path | None,
+    data: Path | None,
+) -> None:
+    """Write TREC qrels and runs of the cells of RESULT, a result file.
+
+    The runs come from the vectors in the cache, ranked again: nothing is encoded. Files are called
+    `<task>.<setting>.<languages>.run.trec` and `.qrels.trec`.
+    """
+    from xbench.export import export_qrels, export_runs
+    from xbench.progress import log
+    from xbench.readers import read
+    from xbench.results import read_result
+    from xbench.sources import default_cache
+    from xbench.storage import writable
+    from xbench.tasks import same_task, select_cells
+
+    stored = read_result(result)
+    task = same_task(stored.task, result)
+    cells = select_cells(task, patterns)
+    folder = output or result.parent
+    writable(folder)
+    collection, suffix = read(task, data), ".gz" if gz else ""
+    export_qrels(task, collection, cells, folder, suffix)
+    if not qrels_only:
+        cache = default_cache()
+        export_runs(stored, task, collection, cells, folder, cache=cache, depth=depth, scores=scores, suffix=suffix)
+    log.info("%s: %d cells in %s", task.name, len(cells), folder)

@@ -1,0 +1,48 @@
+"""Two results, paired query by query."""
+
+from collections.abc import Sequence
+
+from xbench.catalogue import Measure
+from xbench.errors import DataError, UsageError
+from xbench.intervals import RESAMPLES, SEED, samples, settings
+from xbench.results import Result
+from xbench.stats import Comparison, compare
+
+
+def compare_results(
+    first: Result, second: Result, measures: Sequence[Measure], *, cluster: str = "paragraph", alpha: float = 0.05
+) -> dict[str, list[Comparison]]:
+    """Measure -> one comparison a setting (its macro mean), then one a cell; see `stats.compare`.
+
+    Args:
+        first, second: of the same task, same version; differences are second - first.
+        measures: means only.
+        cluster: what changes sides as one, as in `intervals.samples`.
+        alpha: of the smallest detectable difference.
+
+    Raises:
+        DataError: results of different tasks, or with different cells or queries.
+        UsageError: a median, or a measure that the results do not have.
+    """
+    if first.task != second.task:
+        raise DataError(f"results of different tasks: {first.task} and {second.task}")
+    found = {}
+    parts = [samples(result.cells, result.clusters, cluster) for result in (first, second)]
+    for measure in measures:
+        if measure.statistic != "mean":
+            raise UsageError(f"measure {measure.name}: only means can be compared by a paired test")
+        if lacking := [r.model["name"] for r, p in zip((first, second), parts, strict=True) if measure.name not in p]:
+            raise UsageError(f"measure {measure.name}: not in the result of {lacking[0]}; has {', '.join(parts[0])}")
+        one, other = (part[measure.name][1] for part in parts)
+        groups = settings(one)
+        rows = compare(
+            one,
+            other,
+            groups,
+            higher_is_better=not measure.lower_is_better,
+            resamples=RESAMPLES,
+            seed=SEED,
+            alpha=alpha,
+        )
+        found[measure.name] = sorted(rows, key=lambda row: row.name not in groups)
+    return found

@@ -1,0 +1,73 @@
+"""Intervals of the values of a result, from its per-query values alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from xbench.catalogue import parse
+from xbench.errors import UsageError
+from xbench.results import CellResult, Result
+from xbench.stats import Sample, bootstrap, sample
+
+LEVEL, RESAMPLES, SEED = 0.95, 10_000, 0
+# What is drawn as one: queries about one paragraph, queries that are one question, or each query alone.
+CLUSTERS = ("paragraph", "question", "query")
+
+
+def samples(
+    cells: Sequence[CellResult], clusters: Mapping[str, str], by: str = "paragraph"
+) -> dict[str, tuple[Literal["mean", "median"], Sample]]:
+    """The per-query values of each measure whose value is a mean or a median of them.
+
+    Args:
+        cells: of one result.
+        clusters: question -> paragraph, as `Result.clusters`.
+        by: one of CLUSTERS; a question without a paragraph is its own cluster.
+    """
+    if by not in CLUSTERS:
+        raise UsageError(f"cluster {by!r}; known: {', '.join(CLUSTERS)}")
+    found: dict[str, tuple[Literal["mean", "median"], Sample]] = {}
+    for name in dict.fromkeys(name for cell in cells for name in cell.values):
+        measure = parse(name)
+        having = [cell for cell in cells if measure.column in cell.per_query]
+        statistic = measure.statistic
+        if not having or statistic is None:
+            continue
+        queries = [query_id for cell in having for query_id in cell.query_ids]
+        questions = [query_id.partition(":")[2] for query_id in queries]
+        names = {
+            "paragraph": [clusters.get(question, question) for question in questions],
+            "question": questions,
+            "query": queries,
+        }[by]
+        values = [float(value) for cell in having for value in cell.per_query[measure.column]]
+        where = [cell.cell.name for cell in having for _ in cell.query_ids]
+        found[name] = statistic, sample(where, queries, names, values)
+    return found
+
+
+def settings(part: Sample) -> dict[str, list[str]]:
+    """Setting -> its cells: the groups of which a macro mean is made."""
+    found: dict[str, list[str]] = {}
+    for cell in part.cells:
+        found.setdefault(cell.partition("/")[0], []).append(cell)
+    return found
+
+
+def with_intervals(result: Result, by: str = "paragraph") -> Result:
+    """The result with a percentile bootstrap interval of each value and each macro mean.
+
+    Clusters are drawn with replacement, all cells at once (see `stats.bootstrap`).
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    sizes: set[int] = set()
+    for name, (statistic, part) in samples(result.cells, result.clusters, by).items():
+        sizes.add(len(part.clusters))
+        ends = bootstrap(part, settings(part), statistic=statistic, level=LEVEL, resamples=RESAMPLES, seed=SEED)
+        for where, interval in ends.items():
+            if np.isfinite(interval.low):
+                found.setdefault(where, {})[name] = [interval.low, interval.high]
+    about: dict[str, Any] = {"interval": "percentile bootstrap", "level": LEVEL, "resamples": RESAMPLES, "seed": SEED}
+    return replace(result, intervals=found, statistics=about | {"cluster": by, "clusters": max(sizes, default=0)})

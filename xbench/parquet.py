@@ -1,0 +1,146 @@
+"""The tables beside a result file: values of each query, ranks of its relevant passages, first passages."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from xbench.errors import DataError
+from xbench.ranks import RankTable
+from xbench.records import Judged
+from xbench.storage import atomic, storage
+
+KEY = b"xbench"
+
+
+def write(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Write columns of equal length, NaN as null, and `about` (JSON values) into the file's own metadata.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    arrays = {
+        name: column if isinstance(column, pa.Array) else pa.array(column, from_pandas=True)
+        for name, column in columns.items()
+    }
+    table = pa.table(arrays, metadata={KEY: json.dumps(about, ensure_ascii=False, sort_keys=True).encode()})
+    with atomic(path) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def read(path: Path, columns: Sequence[str]) -> tuple[pa.Table, dict[str, Any]]:
+    """A table that `write` wrote, and what it says of itself.
+
+    Raises:
+        DataError: no Parquet file of xbench, or it lacks one of `columns`.
+        StorageError: it cannot be read.
+    """
+    try:
+        with storage(path, "read"), path.open("rb") as file:
+            table = pq.read_table(file)
+        about = json.loads((table.schema.metadata or {})[KEY])
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a Parquet file of xbench: {type(error).__name__}: {error}") from error
+    if lacking := [name for name in columns if name not in table.column_names]:
+        raise DataError(f"{path}: no column {lacking[0]!r}; found {', '.join(table.column_names)}")
+    return table, about
+
+
+def coded(table: pa.Table, name: str) -> tuple[NDArray[np.int64], list[str]]:
+    """A column of strings as codes (rows,) into its distinct values, in the order they first occur."""
+    column = table.column(name).cast(pa.string()).combine_chunks().dictionary_encode()
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return column.indices.to_numpy().astype(np.int64), column.dictionary.to_pylist()
+
+
+def write_ranks(folder: Path, name: str, table: RankTable) -> None:
+    """`<task>.ranks.parquet` and `<task>.top.parquet`: all that language bias is computed from.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    about = {"languages": list(table.languages), "sizes": [int(n) for n in table.sizes]}
+    ids = pa.array(table.doc_ids, pa.string())
+    queries = pa.array(table.query_ids, pa.string())
+    each = np.repeat(np.arange(len(table.query_ids)), np.diff(table.judged.indptr))
+    names = pa.array(table.languages, pa.string())
+    columns = {
+        "query_id": _coded(each, queries),
+        "doc_id": _coded(table.judged.rows, ids),
+        "language": _coded(table.doc_language[table.judged.rows], names),
+        "grade": table.judged.grades.astype(np.int32),
+    }
+    for i, language in enumerate(table.languages):
+        columns[f"above_{language}"] = np.ascontiguousarray(table.above[:, i])
+    write(folder / f"{name}.ranks.parquet", columns, about)
+    query, place = np.nonzero(table.top >= 0)
+    rows = table.top[query, place]
+    columns = {
+        "query_id": _coded(query, queries),
+        "rank": (place + 1).astype(np.int32),
+        "doc_id": _coded(rows, ids),
+        "language": _coded(table.doc_language[rows], names),
+    }
+    write(folder / f"{name}.top.parquet", columns, about | {"depth": table.top.shape[1]})
+
+
+def _coded(codes: NDArray[Any], values: pa.StringArray) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), values)
+
+
+def read_ranks(folder: Path, name: str) -> RankTable:
+    """What `write_ranks` wrote, without the queries that have no relevant passage.
+
+    Raises:
+        DataError: a file is not one of these, or the two contradict each other.
+        StorageError: a file cannot be read.
+    """
+    path = folder / f"{name}.ranks.parquet"
+    ranks, about = read(path, ["query_id", "doc_id", "language", "grade"])
+    top, about_top = read(folder / f"{name}.top.parquet", ["query_id", "rank", "doc_id", "language"])
+    try:
+        return _table(ranks, top, tuple(about["languages"]), about["sizes"], int(about_top["depth"]))
+    except (LookupError, TypeError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path}: contradicts itself or {name}.top.parquet: {type(error).__name__}: {error}") from error
+
+
+def _table(ranks: pa.Table, top: pa.Table, languages: tuple[str, ...], sizes: list[int], depth: int) -> RankTable:
+    number = {language: i for i, language in enumerate(languages)}
+    each, query_ids = coded(ranks, "query_id")
+    (rows, ids), (top_rows, top_ids) = coded(ranks, "doc_id"), coded(top, "doc_id")
+    doc_ids = list(dict.fromkeys([*ids, *top_ids]))
+    place = {doc_id: i for i, doc_id in enumerate(doc_ids)}
+    rows = np.array([place[doc_id] for doc_id in ids], np.int64)[rows]
+    top_rows = np.array([place[doc_id] for doc_id in top_ids], np.int64)[top_rows]
+    doc_language = np.zeros(len(doc_ids), np.int64)
+    for at, part in ((rows, ranks), (top_rows, top)):
+        codes, names = coded(part, "language")
+        doc_language[at] = np.array([number[language] for language in names], np.int64)[codes]
+    query = {query_id: i for i, query_id in enumerate(query_ids)}
+    codes, names = coded(top, "query_id")
+    lines = np.array([query.get(query_id, -1) for query_id in names], np.int64)[codes]
+    first = np.full((len(query_ids), depth), -1, np.int32)
+    known = lines >= 0
+    first[lines[known], top.column("rank").to_numpy()[known] - 1] = top_rows[known]
+    sequence = np.lexsort((rows, each))
+    above = np.stack([ranks.column(f"above_{language}").to_numpy() for language in languages], axis=1)
+    return RankTable(
+        languages,
+        np.array(sizes, np.int64),
+        query_ids,
+        np.array([number[query_id.partition(":")[0]] for query_id in query_ids], np.int64),
+        doc_ids,
+        doc_language,
+        Judged(
+            np.concatenate([[0], np.cumsum(np.bincount(each, minlength=len(query_ids)))]).astype(np.int64),
+            rows[sequence],
+            ranks.column("grade").to_numpy()[sequence].astype(np.int64),
+        ),
+        above[sequence],
+        first,
+    )

@@ -1,0 +1,124 @@
+"""The small array that every value comes from: for each query, where its relevant passages stand."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbench.records import Cell, Collection, Joint, Judged, Ranked
+
+
+class RankTable(NamedTuple):
+    """The relevant passages of all queries of a task, and how many passages of each language stand above them.
+
+    The rank of a relevant passage in a pool of some languages is 1 + the sum of their counts: so
+    this table gives the ranks of every cell. Languages are numbered in the task's order; queries
+    stand language by language.
+    """
+
+    languages: tuple[str, ...]
+    sizes: NDArray[np.int64]  # (languages,) passages of each
+    query_ids: list[str]
+    query_language: NDArray[np.int64]  # (queries,) ascending
+    doc_ids: list[str]
+    doc_language: NDArray[np.int64]  # (doc_ids,)
+    judged: Judged  # rows are places in `doc_ids`
+    above: NDArray[np.int32]  # (nnz, languages); -1: a run did not retrieve it
+    top: NDArray[np.int32]  # (queries, depth) first passages of the joint pool; -1: a run is shorter
+
+    def ranked(self, cell: Cell) -> tuple[Ranked, list[str]]:
+        """The ranks of a cell, and its queries: those with a relevant passage in its pool."""
+        own = self.languages.index(cell.query_language)
+        low, high = (int(i) for i in np.searchsorted(self.query_language, [own, own + 1]))
+        indptr = self.judged.indptr[low : high + 1]
+        entries = slice(int(indptr[0]), int(indptr[-1]))
+        columns = [self.languages.index(b) for b in cell.passage_languages]
+        language = self.doc_language[self.judged.rows[entries]]
+        inside = np.isin(language, columns)
+        query = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))[inside]
+        above = self.above[entries][inside].astype(np.int64)
+        ranks = 1.0 + above[:, columns].sum(axis=1)
+        ranks[above[:, 0] < 0] = np.inf
+        sequence = np.lexsort((ranks, query))
+        kept, relevant = np.unique(query, return_counts=True)
+        ranked = Ranked(
+            np.concatenate([[0], np.cumsum(relevant)]).astype(np.int64),
+            ranks[sequence],
+            self.judged.grades[entries][inside][sequence],
+            int(self.sizes[columns].sum()),
+        )
+        if cell.setting == "multi":
+            top = self.top[low + kept].astype(np.int64)
+            joint = Joint(
+                above[sequence],
+                language[inside][sequence],
+                own,
+                self.sizes,
+                top,
+                np.where(top < 0, -1, self.doc_language[top]),
+                self._grades(low + kept, top),
+                self._asked(low + kept),
+            )
+            ranked = ranked._replace(joint=joint)
+        return ranked, [self.query_ids[low + i] for i in kept]
+
+    def _asked(self, queries: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n, languages, depth) first passages for the same question in each language.
+
+        Two queries are the same question if they differ in nothing but the language of their id, and the
+        same passages are relevant to both.
+        """
+        found = np.full((len(queries), len(self.languages), self.top.shape[1]), -1, np.int64)
+        if not found.size:
+            return found
+        indptr, rows = self.judged.indptr, self.judged.rows
+        questions = [
+            (query_id.partition(":")[2], rows[indptr[i] : indptr[i + 1]].tobytes())
+            for i, query_id in enumerate(self.query_ids)
+        ]
+        alike: dict[tuple[str, bytes], list[int]] = {}
+        for i, question in enumerate(questions):
+            alike.setdefault(question, []).append(i)
+        for at, query in enumerate(queries):
+            for i in alike[questions[query]]:
+                found[at, self.query_language[i]] = self.top[i]
+        return found
+
+    def _grades(self, queries: NDArray[np.int64], top: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n, depth) grades of the first passages; 0 for what is not relevant."""
+        size = len(self.doc_ids) + 1
+        every = np.repeat(np.arange(len(self.query_ids)), np.diff(self.judged.indptr))
+        keys = every * size + self.judged.rows  # ascending: rows are, within a query
+        wanted = queries[:, None] * size + np.where(top < 0, size - 1, top)
+        place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+        return np.where(keys[place] == wanted, self.judged.grades[place], 0)
+
+
+def judge(collection: Collection, languages: Sequence[str]) -> RankTable:
+    """The relevant passages of all queries, language by language, with nothing ranked yet.
+
+    A passage with a grade below 1 is judged not relevant, as trec_eval has it.
+    """
+    doc_ids = [p.doc_id for a in languages for p in collection.passages[a]]
+    row_of = {doc_id: row for row, doc_id in enumerate(doc_ids)}
+    lists = [
+        sorted((row_of[d], g) for d, g in collection.qrels[q.query_id].items() if g > 0)
+        for a in languages
+        for q in collection.queries[a]
+    ]
+    flat = np.array([pair for pairs in lists for pair in pairs], np.int64).reshape(-1, 2)
+    indptr = np.concatenate([[0], np.cumsum([len(pairs) for pairs in lists])]).astype(np.int64)
+    sizes = np.array([len(collection.passages[a]) for a in languages], np.int64)
+    numbers = np.arange(len(languages))
+    return RankTable(
+        tuple(languages),
+        sizes,
+        [q.query_id for a in languages for q in collection.queries[a]],
+        np.repeat(numbers, [len(collection.queries[a]) for a in languages]),
+        doc_ids,
+        np.repeat(numbers, sizes),
+        Judged(indptr, flat[:, 0].copy(), flat[:, 1].copy()),
+        np.full((len(flat), len(languages)), -1, np.int32),
+        np.full((len(lists), 0), -1, np.int32),
+    )
