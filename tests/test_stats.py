@@ -15,8 +15,9 @@ from statsmodels.stats.power import TTestPower
 from xbench.errors import DataError
 from xbench.evaluate import Plan, evaluate
 from xbench.models import load
+from xbench.paired import Comparison, compare
 from xbench.readers import read
-from xbench.stats import Comparison, Sample, bootstrap, compare, sample
+from xbench.stats import Sample, bootstrap, sample
 from xbench.tasks import load_task
 
 GROUPS = {"mono": ["mono/a", "mono/b"], "multi": ["multi/a"]}
@@ -354,10 +355,11 @@ class Words:
 
 @pytest.fixture(scope="module")
 def systems(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Sample, Sample]]:
-    """Measure -> samples of `hash` and of word n-grams on XQuAD-R; clusters are the 240 paragraphs."""
+    """Measure -> samples of `hash` and of word n-grams on four languages of XQuAD-R, by its 240 paragraphs."""
     folder = tmp_path_factory.mktemp("systems")
     (folder / "words.py").write_text(ENCODER, encoding="utf-8")
     task = load_task("xquad-r")
+    task = task.__class__(**{**task.__dict__, "languages": ("de", "en", "hi", "zh")})
     paragraph = {q: next(iter(d)).split(":")[1].rpartition(".")[0] for q, d in read(task, data).qrels.items()}
     found: dict[str, list[Sample]] = {"AP": [], "RR": []}
     for model in ("hash", f"py:{folder / 'words.py'}:Words"):
@@ -375,13 +377,14 @@ def settings(s: Sample) -> dict[str, list[str]]:
     return {k: [c for c in s.cells if c.startswith(k + "/")] for k in ("mono", "cross", "multi")}
 
 
+@pytest.mark.slow
 def test_real_systems(systems: dict[str, tuple[Sample, Sample]]) -> None:
     first, second = systems["AP"]
-    assert (len(first.cells), len(first.clusters), len(first.values)) == (132, 240, 132 * 1190)
+    assert (len(first.cells), len(first.clusters), len(first.values)) == (20, 240, 20 * 1190)
     rows = compare(first, second, settings(first), resamples=2000)
     found = {r.name: r for r in rows}
     assert [r.name for r in rows[-3:]] == ["mono", "cross", "multi"]
-    assert found["mono"].queries == 11 * 1190 and found["cross"].clusters == 240
+    assert found["mono"].queries == 4 * 1190 and found["cross"].clusters == 240
     for row in rows:
         assert row.interval.undefined == 0 and row.interval.low <= row.difference <= row.interval.high
         assert row.wins + row.ties + row.losses == row.queries
@@ -408,10 +411,13 @@ def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gc.collect", lambda *_: 0)
 
 
-def at_most(share: float, alpha: float, n: int) -> None:
-    assert share <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / n)
+def at_most(count: int, alpha: float, n: int) -> None:
+    """3 sigma; where too few are expected for that to be normal, a binomial tail as improbable."""
+    sigma = math.sqrt(n * alpha * (1 - alpha))
+    assert count <= n * alpha + 3 * sigma or (sigma < 3 and scipy_stats.binom.sf(count - 1, n, alpha) > 0.00135)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(("measure", "cell"), [("AP", "mono/en"), ("RR", "cross/de-zh"), ("AP", "multi/hi")])
 def test_false_alarms_on_real_differences(systems: dict[str, tuple[Sample, Sample]], measure: str, cell: str) -> None:
@@ -430,23 +436,25 @@ def test_false_alarms_on_real_differences(systems: dict[str, tuple[Sample, Sampl
     single, means = ([r for r in rows if r.name.startswith(head)] for head in ("t", "family"))
     for found in ([r.p for r in single], [r.p_worse for r in single], [r.p for r in means]):
         for alpha in (0.05, 0.01):
-            at_most(np.mean(np.array(found) <= alpha), alpha, len(found))
+            at_most(sum(p <= alpha for p in found), alpha, len(found))
         assert scipy_stats.kstest(found, "uniform").pvalue > 0.001
     families = [min(r.p_holm for r in single[i : i + 10]) for i in range(0, 1000, 10)]
-    at_most(np.mean(np.array(families) <= 0.05), 0.05, 100)
+    at_most(sum(p <= 0.05 for p in families), 0.05, 100)
     covered = [r.interval.low <= 0 <= r.interval.high for r in single]
     assert abs(np.mean(covered) - 0.95) <= 4 * math.sqrt(0.95 * 0.05 / 1000)
     print(measure, cell, *(np.mean(np.array([r.p for r in single]) <= alpha) for alpha in (0.05, 0.01)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_collection")
-@pytest.mark.parametrize(("measure", "cells"), [("AP", ["mono/en"]), ("RR", ["cross/de-zh", "mono/de", "multi/de"])])
+@pytest.mark.parametrize(("measure", "cells"), [("AP", ["mono/en"]), ("RR", ["mono/de", "cross/de-zh", "multi/de"])])
 def test_power_at_the_detectable_difference(
     systems: dict[str, tuple[Sample, Sample]], measure: str, cells: list[str]
 ) -> None:
     """Real differences, centred, paragraphs drawn anew, the printed difference planted: found 80 % +- 5.
 
     For the macro mean of cells at .05, and for the first of them at .05 over their number and over 110.
+    Not for cross/de-zh alone, where a few paragraphs differ by much: skewness -4.7, more than a t test bears.
     """
     both = systems[measure]
     real = {cell: differences(both, cell) for cell in cells}

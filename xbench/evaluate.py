@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xbench.catalogue import parse_all
 from xbench.encode import Encoded, check_finite, encode, full_identity
 from xbench.errors import DataError, UsageError
-from xbench.index import Index, search
+from xbench.index import Index
 from xbench.intervals import with_intervals
 from xbench.models import ROLES, Encoder, Given, fingerprint, slug
 from xbench.progress import track
@@ -24,6 +24,7 @@ from xbench.records import Collection
 from xbench.results import Result
 from xbench.scoring import score
 from xbench.tasks import Task
+from xbench.top import first_passages
 
 # How many first passages of each query a result keeps, for language bias.
 TOP = 100
@@ -80,7 +81,9 @@ def evaluate(
         above = passages_above(space.queries, space.pool, table.judged, threads=plan.threads)
     with watch("top"):
         depth = max([TOP, *(int(m.k) for m in wanted if m.multi_only and m.k < np.inf)])
-        table = table._replace(above=above, top=space.top(depth))
+        with track("first passages", len(table.query_ids), "queries") as advance:
+            top = first_passages(space.queries, space.pool, depth, threads=plan.threads, advance=advance)
+        table = table._replace(above=above, top=top)
     with watch("score"):
         cells = [score(cell, table, wanted) for cell in task.cells()]
     result = Result(
@@ -136,20 +139,6 @@ class Space(NamedTuple):
         pool = Pool([index.vectors for index in indexes], [doc_id for index in indexes for doc_id in index.doc_ids])
         return cls(indexes, pool, [encoded.vectors["queries"][language] for language in task.languages])
 
-    def top(self, depth: int) -> NDArray[np.int32]:
-        """int32 (queries, depth): rows of the first passages of the joint pool, best first."""
-        depth = min(depth, len(self.pool))
-        found = np.empty((sum(map(len, self.queries)), depth), np.int32)
-        done = 0
-        with track("first passages", len(found), "queries") as advance:
-            for matrix in self.queries:
-                for low in range(0, len(matrix), 256):
-                    for passages in search(self.indexes, self.pool, matrix[low : low + 256], depth):
-                        found[done] = [row for row, _ in passages]
-                        done += 1
-                    advance(len(matrix[low : low + 256]))
-        return found
-
 
 class _Watch:
     """Wall and processor seconds of each stage."""
@@ -176,6 +165,9 @@ def _peak_mb() -> int | None:
     """Largest resident memory so far, where the platform tells."""
     if sys.platform == "win32":
         return None
+    if sys.platform == "linux":  # whose ru_maxrss begins with that of the process that started this one
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").split("\n")
+        return next((int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM:")), None)
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from xbench.catalogue import Measure
 from xbench.errors import DataError, UsageError
 from xbench.intervals import RESAMPLES, SEED, samples, settings
+from xbench.paired import Comparison, compare
 from xbench.results import Result
-from xbench.stats import Comparison, compare
 
 
 def compare_results(

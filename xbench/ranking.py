@@ -147,10 +147,25 @@ class Pool:
         doubt = float64_doubt(len(query), largest_norm(query[None]) * self.norm)
         sequence = np.argsort(-scores)
         near = np.flatnonzero(-np.diff(scores[sequence]) <= doubt)
+        known: dict[int, float] = {}  # bytewise equal vectors have equal scores: a model may tie a lot
         for i in sequence[np.union1d(near, near + 1)]:
-            scores[i] = exact_score(query, self.row(int(rows[i])))
+            group = int(self.groups[rows[i]])
+            if group not in known:
+                known[group] = exact_score(query, self.row(group))
+            scores[i] = known[group]
         sequence = np.lexsort((-self.order[rows], -scores))[:k]
         return [(int(rows[i]), float(scores[i])) for i in sequence]
+
+
+def exact_in_float32(queries: Sequence[Matrix], pool: Pool) -> bool:
+    """Whether every score is exact in float32, in whatever order it is added up.
+
+    So it is for multiples of 2^-s whose norms multiply to at most 2^(24 - 2s).
+    """
+    grids = [grid(matrix) for matrix in [*queries, *pool.pieces]]
+    known = [g for g in grids if g is not None]
+    norm = float(np.max([0.0, *map(largest_norm, queries)])) * pool.norm
+    return len(known) == len(grids) and norm * 4.0 ** max(known, default=0) <= 2.0**24
 
 
 def passages_above(
@@ -180,10 +195,7 @@ def passages_above(
     norm = float(np.max([0.0, *map(largest_norm, queries)])) * pool.norm
     if not norm < 1e38:
         raise ModelOutputError(f"vector norms multiply to {norm:g}: scores overflow float32; normalise the vectors")
-    grids = [grid(matrix) for matrix in [*queries, *pool.pieces]]
-    known = [g for g in grids if g is not None]
-    # Multiples of 2^-s below 2^(24-s) add up without any rounding in float32, in any order.
-    exact = len(known) == len(grids) and norm * 4.0 ** max(known, default=0) <= 2.0**24
+    exact = exact_in_float32(queries, pool)
     tiles = pool.tiles(width)
     jobs, first = [], 0
     for matrix in queries:

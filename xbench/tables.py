@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xbench.paired import Comparison
 from xbench.results import CellResult, Result
-from xbench.stats import Comparison
 
 FORMATS = ("rich", "md", "csv", "tex")
 Value = str | int | float | None

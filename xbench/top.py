@@ -1,0 +1,111 @@
+"""The first passages of every query in the joint pool, by the ranking rule, many queries at once.
+
+`index.search` gives a few queries as many passages as they want with their scores, from FAISS; this
+gives all queries the few that language bias looks at, at little more than the price of the product.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from xbench.arithmetic import Matrix, error_band, exact_score, float64_doubt, largest_norm, multiply, scratch
+from xbench.ranking import TILE_BYTES, Pool, cores, exact_in_float32
+
+Rows = NDArray[np.int64]
+
+
+def first_passages(
+    queries: Sequence[Matrix],
+    pool: Pool,
+    k: int,
+    *,
+    threads: int | None = None,
+    block: int | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.int32]:
+    """The rows of the first k passages of each query, best first.
+
+    Args:
+        queries: float32 (n_i, d) each.
+        pool: the passages; their scores for one block of queries are held at once.
+        k: how many; all, if there are fewer.
+        threads: how many; by default all processors. Never changes a row.
+        block: queries per matrix product; by default as many as TILE_BYTES hold. Never changes a row.
+        advance: called with each number of queries done.
+
+    Returns:
+        int32 (n_1 + n_2 + ..., min(k, pool)).
+    """
+    k = min(k, len(pool))
+    exact = exact_in_float32(queries, pool)
+    block = block or max(1, TILE_BYTES // 4 // max(1, len(pool)))
+    blocks = [matrix[low : low + block] for matrix in queries for low in range(0, len(matrix), block)]
+    found = np.empty((sum(map(len, blocks)), k), np.int32)
+    done = 0
+    with threadpool_limits(1), ThreadPoolExecutor(threads or cores()) as executor:
+        for rows in executor.map(lambda some: _first(some, pool, k, exact), blocks):
+            found[done : done + len(rows)] = rows
+            done += len(rows)
+            advance(len(rows))
+    return found
+
+
+def _first(queries: Matrix, pool: Pool, k: int, exact: bool) -> Rows:
+    scores = scratch("scores", (len(queries), len(pool)), np.float32)
+    for piece, low, high in zip(pool.pieces, pool.offsets[:-1], pool.offsets[1:], strict=True):
+        multiply(queries, piece, scores[:, low:high])
+    norm = largest_norm(queries)
+    # Two scores further apart than this stand as float32 says.
+    sure = 0.0 if exact else 2 * error_band(queries.shape[1], norm, pool.norm, split=True)
+    floor = np.nextafter(_floor(scores, k) - np.float32(sure), np.float32(-np.inf))
+    query, row = np.divmod(np.flatnonzero(scores >= floor[:, None]), len(pool))
+    value = scores[query, row].astype(np.float64)
+    if not exact:
+        _settle(queries, pool, query, row, value, sure, float64_doubt(queries.shape[1], norm * pool.norm))
+    sequence = np.lexsort((-pool.order[row], -value, query))
+    starts = np.searchsorted(query[sequence], np.arange(len(queries)))
+    return np.asarray(row[sequence[starts[:, None] + np.arange(k)]])
+
+
+def _floor(scores: Matrix, k: int) -> Matrix:
+    """(n,) a score that at least k of each row reach: the k-th largest of the maxima of parts of the row.
+
+    A part has a score as large as its maximum. Maxima are far cheaper than selecting among all
+    scores and, with each passage in another part than its neighbours, let few more than k pass.
+    """
+    n, size = scores.shape
+    parts = max(128, 4 * k)
+    if parts > size:
+        return np.full(n, -np.inf, np.float32)
+    whole = size // parts * parts
+    maxima = scores[:, :whole].reshape(n, -1, parts).max(axis=1)
+    floor: Matrix = np.partition(maxima, parts - k, axis=1)[:, parts - k]
+    return floor
+
+
+def _settle(
+    queries: Matrix, pool: Pool, query: Rows, row: Rows, value: NDArray[np.float64], sure: float, doubt: float
+) -> None:
+    """Replace the values that are too near to others of their query by better ones: float64's, then exact."""
+    equal = query * len(pool) + pool.groups[row]  # bytewise equal vectors have equal scores
+    for limit, better in ((sure, pool.dot), (doubt, _exact(pool))):
+        sequence = np.lexsort((-value, query))
+        gap = -np.diff(value[sequence])
+        near = (np.diff(query[sequence]) == 0) & (gap <= limit)
+        settled = (np.diff(equal[sequence]) == 0) & (gap == 0)
+        # A run of neighbours is settled as a whole, or not at all.
+        run = np.concatenate([[0], np.cumsum(~near)])
+        unsettled = np.bincount(run[1:][near & ~settled], minlength=run[-1] + 1) > 0
+        at = sequence[unsettled[run]]
+        _, first, inverse = np.unique(equal[at], return_index=True, return_inverse=True)
+        value[at] = better(queries, query[at[first]], row[at[first]])[inverse]
+
+
+def _exact(pool: Pool) -> Callable[[Matrix, Rows, Rows], NDArray[np.float64]]:
+    def scores(queries: Matrix, query: Rows, row: Rows) -> NDArray[np.float64]:
+        return np.array([exact_score(queries[q], pool.row(int(p))) for q, p in zip(query, row, strict=True)])
+
+    return scores
