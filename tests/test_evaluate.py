@@ -2,23 +2,28 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import ir_measures
 import numpy as np
 import pandas
 import pytest
+from test_ranking import copies
 
+from xbench import ranking
 from xbench.catalogue import parse
 from xbench.errors import DataError, ModelOutputError
 from xbench.evaluate import Plan, evaluate
 from xbench.export import export_qrels, export_runs
 from xbench.models import load
 from xbench.models.hashing import HashEncoder
+from xbench.ranking import passages_above
 from xbench.readers import read
 from xbench.records import Collection
 from xbench.results import Result, write_result
 from xbench.tasks import Task, load_task
+from xbench.top import first_passages
 
 MEASURES = ["AP", "RR", "nDCG@10", "nDCG", "R@10", "Success@1", "P@5", "Rprec", "RR@10"]
 
@@ -122,14 +127,28 @@ def test_given_vectors_equal_the_encoder(tmp_path: Path, own_cache: Path) -> Non
     }
 
 
-def test_threads_do_not_change_the_bytes(tmp_path: Path, own_cache: Path) -> None:
-    save_vectors(tmp_path / "v", "mini", dimension=16)
+def test_neither_threads_nor_blocks_change_a_byte(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fifth of the vectors are duplicates, two fifths near-duplicates, 1e-6 or 1e-7 apart."""
+    save_vectors(tmp_path / "v", "mini", dimension=300)
+    rng = np.random.default_rng(5)
+    for path in sorted((tmp_path / "v").glob("passages.*.npy")):
+        np.save(path, copies(rng, len(np.load(path)), 300))
+    model, task = load(f"vectors:{tmp_path / 'v'}"), load_task("mini")
     written = []
-    for threads in (1, 2, 5):
-        result = evaluate(load(f"vectors:{tmp_path / 'v'}"), load_task("mini"), plan=Plan(own_cache, threads=threads))
-        path = write_result(result, tmp_path / str(threads))
-        written.append((path.read_bytes(), path.with_suffix(".queries.parquet").read_bytes()))
-    assert written[0] == written[1] == written[2]
+    for block, tile, threads in [(None, None, 1), (1, 9_000, 2), (7, 40_000, 1), (64, 300_000, 2), (528, 10**8, 2)]:
+        if block and tile:
+            monkeypatch.setattr(ranking, "TILE_BYTES", tile)  # 35 to all 847 passages
+            monkeypatch.setattr("xbench.evaluate.passages_above", partial(passages_above, block=block))
+            monkeypatch.setattr("xbench.evaluate.first_passages", partial(first_passages, block=block))
+        result = evaluate(model, task, ["AP", "RankDistance", "MRC@50"], plan=Plan(own_cache, threads=threads))
+        folder = write_result(result, tmp_path / f"{block}").parent
+        written.append({p.name: p.read_bytes() for p in folder.iterdir() if p.name != "mini.timing.json"})
+    assert sorted(written[0]) == [
+        f"mini.{end}" for end in ("json", *(f"{t}.parquet" for t in ("queries", "ranks", "top")))
+    ]
+    assert all(files == written[0] for files in written)
 
 
 def test_the_result_file_keeps_the_contract(tmp_path: Path, own_cache: Path) -> None:

@@ -33,6 +33,10 @@ def written(folder: Path, content: bytes, name: str = "x.run") -> Path:
     return folder / name
 
 
+def packed(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
 def refused(path: Path, start: str, *words: str, **options: bool) -> None:
     """One line that begins with the file (and line) and holds the words."""
     with pytest.raises(DataError) as caught:
@@ -84,7 +88,7 @@ SCORES = ["NaN", "nan", "-nan", "inf", "-inf", "Infinity", "1e999", "-1e999", "0
 def test_bad_lines(line: str, words: list[str], tmp_path: Path) -> None:
     content = FIRST + line.encode() + b"\nq1 Q0 d3 3 0.5 tag\n"
     refused(written(tmp_path, content), ":2", *words)
-    refused(written(tmp_path, gzip.compress(content)), ":2", *words)
+    refused(written(tmp_path, packed(content)), ":2", *words)
 
 
 def test_where_the_line_is(tmp_path: Path) -> None:
@@ -136,24 +140,24 @@ def test_ignored_ranks(tmp_path: Path) -> None:
     ("content", "start", "words"),
     [
         (b"", "", ["no line in it", "query_id Q0 doc_id rank score tag"]),
-        (gzip.compress(b""), "", ["no line in it"]),
+        (packed(b""), "", ["no line in it"]),
         (b"\n", ":1", ["0 columns"]),
         (FIRST + b"\n", ":2", ["0 columns"]),
         (b"\xef\xbb\xbf" + FIRST, ":1", ["byte order mark"]),
-        (gzip.compress(b"\xef\xbb\xbf" + FIRST), ":1", ["byte order mark"]),
+        (packed(b"\xef\xbb\xbf" + FIRST), ":1", ["byte order mark"]),
         (FIRST.decode().encode("utf-16"), ":1", ["unknown query", "xff"]),
         (FIRST + b"\xff Q0 d2 2 1 t\n", ":2", ["unknown query", "xff"]),
         (FIRST + b"q1 Q0 d\xc0\xb2 2 1 t\n", ":2", ["unknown passage", "xc0"]),  # overlong 2
         (FIRST + b"q1 Q0 d2 2 \xff t\n", ":2", ["score", "xff"]),
         (FIRST + "q1 Q0 ﬀ😀".encode()[:-1] + b" 2 1 t\n", ":2", ["unknown passage"]),  # cut in a character
-        (gzip.compress(FIRST)[:-1], "", ["gzip"]),
-        (gzip.compress(FIRST)[:-9], "", ["gzip"]),
-        (gzip.compress(FIRST)[:12], "", ["gzip"]),
-        (gzip.compress(FIRST)[:2], "", ["gzip"]),
-        (gzip.compress(FIRST)[:-8] + bytes(8), "", ["gzip", "CRC"]),
-        (gzip.compress(FIRST)[:-4] + b"\1\0\0\0", "", ["gzip"]),
-        (gzip.compress(FIRST)[:10] + b"\xff" * 30, "", ["gzip"]),
-        (gzip.compress(FIRST) + b"more", "", ["gzip"]),
+        (packed(FIRST)[:-1], "", ["gzip"]),
+        (packed(FIRST)[:-9], "", ["gzip"]),
+        (packed(FIRST)[:12], "", ["gzip"]),
+        (packed(FIRST)[:2], "", ["gzip"]),
+        (packed(FIRST)[:-8] + bytes(8), "", ["gzip", "CRC"]),
+        (packed(FIRST)[:-4] + b"\1\0\0\0", "", ["gzip"]),
+        (packed(FIRST)[:10] + b"\xff" * 30, "", ["gzip"]),
+        (packed(FIRST) + b"more", "", ["gzip"]),
     ],
 )
 @pytest.mark.parametrize("name", ["x.run", "x.gz"])
@@ -179,11 +183,11 @@ def test_no_file(tmp_path: Path) -> None:
 def test_accepted_spellings(content: bytes, tmp_path: Path) -> None:
     expected = {"q1": [("d1", 9.5), ("d2", -0.001)]}
     half = content.index(b"\n") + 1
-    packed = gzip.compress(content[:half]) + gzip.compress(content[half:])  # two members are one file
+    two = packed(content[:half]) + packed(content[half:])  # two members are one file
     for name in ("x.run", "x.gz"):
         assert lists(written(tmp_path, content, name)) == expected
-        assert lists(written(tmp_path, gzip.compress(content), name)) == expected
-        assert lists(written(tmp_path, packed, name)) == expected
+        assert lists(written(tmp_path, packed(content), name)) == expected
+        assert lists(written(tmp_path, two, name)) == expected
 
 
 LINES = [f"{q} Q0 {d} {r} {-r / 2} t" for q in QUERIES for r, d in enumerate(DOCS)]

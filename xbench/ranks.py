@@ -10,11 +10,11 @@ from xbench.records import Cell, Collection, Joint, Judged, Ranked
 
 
 class RankTable(NamedTuple):
-    """The relevant passages of all queries of a task, and how many passages of each language stand above them.
+    """The judged passages of all queries of a task, and how many passages of each language stand above them.
 
-    The rank of a relevant passage in a pool of some languages is 1 + the sum of their counts: so
-    this table gives the ranks of every cell. Languages are numbered in the task's order; queries
-    stand language by language.
+    The rank of a passage in a pool of some languages is 1 + the sum of their counts: so this table
+    gives the ranks of every cell. A passage with a grade below 1 is judged not relevant, as
+    trec_eval has it. Languages are numbered in the task's order; queries stand language by language.
     """
 
     languages: tuple[str, ...]
@@ -35,7 +35,7 @@ class RankTable(NamedTuple):
         entries = slice(int(indptr[0]), int(indptr[-1]))
         columns = [self.languages.index(b) for b in cell.passage_languages]
         language = self.doc_language[self.judged.rows[entries]]
-        inside = np.isin(language, columns)
+        inside = np.isin(language, columns) & (self.judged.grades[entries] > 0)
         query = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))[inside]
         above = self.above[entries][inside].astype(np.int64)
         ranks = 1.0 + above[:, columns].sum(axis=1)
@@ -72,12 +72,12 @@ class RankTable(NamedTuple):
         found = np.full((len(queries), len(self.languages), self.top.shape[1]), -1, np.int64)
         if not found.size:
             return found
-        indptr, rows = self.judged.indptr, self.judged.rows
+        indptr, rows = self.judged.indptr, np.where(self.judged.grades > 0, self.judged.rows, -1)
         questions = [
-            (query_id.partition(":")[2], rows[indptr[i] : indptr[i + 1]].tobytes())
+            (query_id.partition(":")[2], frozenset(rows[indptr[i] : indptr[i + 1]].tolist()) - {-1})
             for i, query_id in enumerate(self.query_ids)
         ]
-        alike: dict[tuple[str, bytes], list[int]] = {}
+        alike: dict[tuple[str, frozenset[int]], list[int]] = {}
         for i, question in enumerate(questions):
             alike.setdefault(question, []).append(i)
         for at, query in enumerate(queries):
@@ -92,18 +92,15 @@ class RankTable(NamedTuple):
         keys = every * size + self.judged.rows  # ascending: rows are, within a query
         wanted = queries[:, None] * size + np.where(top < 0, size - 1, top)
         place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
-        return np.where(keys[place] == wanted, self.judged.grades[place], 0)
+        return np.where(keys[place] == wanted, np.maximum(self.judged.grades[place], 0), 0)
 
 
 def judge(collection: Collection, languages: Sequence[str]) -> RankTable:
-    """The relevant passages of all queries, language by language, with nothing ranked yet.
-
-    A passage with a grade below 1 is judged not relevant, as trec_eval has it.
-    """
+    """The judged passages of all queries, language by language, with nothing ranked yet."""
     doc_ids = [p.doc_id for a in languages for p in collection.passages[a]]
     row_of = {doc_id: row for row, doc_id in enumerate(doc_ids)}
     lists = [
-        sorted((row_of[d], g) for d, g in collection.qrels[q.query_id].items() if g > 0)
+        sorted((row_of[d], g) for d, g in collection.qrels[q.query_id].items())
         for a in languages
         for q in collection.queries[a]
     ]

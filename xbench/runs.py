@@ -19,7 +19,7 @@ from xbench.results import CellResult, Result
 from xbench.scoring import score
 from xbench.storage import sha256
 from xbench.tasks import Task
-from xbench.trec import read_run
+from xbench.trec import check_file, read_run
 
 # Retrieved passages handed to ir-measures at once.
 BATCH = 1 << 20
@@ -42,6 +42,7 @@ def score_file(
     Raises:
         DataError, StorageError, UsageError: as `score_run`.
     """
+    check_file(path)
     depth = max([TOP, *(int(m.k) for m in measures if m.multi_only and m.k < np.inf)])
     identity: dict[str, object] = {"kind": "run", "sha256": sha256(path), "cells": [cell.name for cell in cells]}
     table, found = score_run(

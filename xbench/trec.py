@@ -48,8 +48,7 @@ def read_run(
             scores, no line at all; with file and line.
         StorageError: the file cannot be read.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a TREC run, {COLUMNS}")
+    check_file(path)
     queries = {id_.encode(): i for i, id_ in enumerate(query_ids)}
     docs = {id_.encode(): i for i, id_ in enumerate(doc_ids)}
     held: dict[int, _Lines] = {}
@@ -85,6 +84,16 @@ def read_run(
         yield held.pop(query).checked(path, query, query_ids, doc_ids, ignore_ranks)
 
 
+def check_file(path: Path) -> None:
+    """Refuse what is no file, before it is read: a pipe would be waited for.
+
+    Raises:
+        DataError: it is none.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected a TREC run, {COLUMNS}")
+
+
 class _Lines:
     """The lines of one query."""
 
@@ -110,8 +119,8 @@ class _Lines:
         if rises.any() and not ignore_ranks:
             one, other = by_rank[rises.argmax()], by_rank[rises.argmax() + 1]
             raise DataError(
-                f"{path}:{number[other]}: rank {rank[other]} with score {score[other]!r} contradicts line "
-                f"{number[one]}, rank {rank[one]} with score {score[one]!r}, of query {query_ids[query]}; "
+                f"{path}:{number[other]}: rank {rank[other]} with score {float(score[other])!r} contradicts line "
+                f"{number[one]}, rank {rank[one]} with score {float(score[one])!r}, of query {query_ids[query]}; "
                 "mend the run, or give --ignore-ranks to go by the scores"
             )
         return RankedList(query, doc, score)
@@ -181,7 +190,7 @@ def write_run(path: Path, ranking: Iterable[tuple[str, list[tuple[str, float]]]]
     def lines() -> Iterator[str]:
         for query_id, passages in ranking:
             for rank, (doc_id, score) in enumerate(passages, 1):
-                yield f"{query_id} Q0 {doc_id} {rank} {score!r} {tag}\n"
+                yield f"{query_id} Q0 {doc_id} {rank} {float(score)!r} {tag}\n"
 
     _write(path, lines())
 
