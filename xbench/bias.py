@@ -140,7 +140,7 @@ def other_languages_precision(r: Ranked, k: float) -> Floats:
     j = _joint(r)
     keep = j.language != j.own
     others = np.delete(j.above, j.own, axis=1).sum(axis=1)
-    return _restricted(r, keep, np.where(j.above[:, 0] < 0, np.inf, 1 + others), r.pool - int(j.sizes[j.own]))
+    return _restricted(r, keep, np.where(j.above[:, 0] < 0, np.inf, 1 + others))
 
 
 def ranking_consistency(r: Ranked, k: float) -> Floats:
@@ -157,7 +157,10 @@ def ranking_consistency(r: Ranked, k: float) -> Floats:
     total, count = np.zeros(len(mine)), np.zeros(len(mine))
     for b in range(len(j.sizes)):
         held = np.flatnonzero(_full(j.asked[:, b, :depth])) if b != j.own else np.zeros(0, np.int64)
-        total[held] += _spearman(j.top[held, :depth], j.asked[held, b, :depth])
+        step = max(1, (1 << 22) // depth**2)  # queries at a time: each pair of lists is compared place by place
+        for low in range(0, len(held), step):
+            some = held[low : low + step]
+            total[some] += _spearman(j.top[some, :depth], j.asked[some, b, :depth])
         count[held] += 1
     return _where_full(mine, total / np.where(count > 0, count, np.nan))
 
@@ -181,7 +184,7 @@ def separate_pools(r: Ranked) -> Floats:
     own = np.take_along_axis(j.above, j.language[:, None], axis=1)[:, 0]
     ranks = np.where(own < 0, np.inf, 1.0 + own)
     return np.stack(
-        [_restricted(r, j.language == b, ranks, int(size)) for b, size in enumerate(j.sizes)],
+        [_restricted(r, j.language == b, ranks) for b in range(len(j.sizes))],
         axis=1,
     )
 
@@ -199,7 +202,7 @@ def one_target(r: Ranked) -> Floats:
         target = j.language == b
         before = np.cumsum(~target) - ~target
         removed = before - before[r.indptr[:-1]][r.query]  # other relevant passages above, in this query
-        columns.append(_restricted(r, target, r.ranks - removed, r.pool))
+        columns.append(_restricted(r, target, r.ranks - removed))
     return np.stack(columns, axis=1)
 
 
@@ -257,11 +260,11 @@ def _divergence(weights: Floats, r: Ranked) -> Floats:
     return np.asarray(jensenshannon(filled, target, base=2, axis=1) ** 2)
 
 
-def _restricted(r: Ranked, keep: NDArray[np.bool_], ranks: Floats, pool: int) -> Floats:
+def _restricted(r: Ranked, keep: NDArray[np.bool_], ranks: Floats) -> Floats:
     """(n,) AP of the entries in `keep` at other ranks; NaN for a query without one."""
     counts = np.bincount(r.query[keep], minlength=len(r.indptr) - 1)
     some = counts > 0
     indptr = np.concatenate([[0], np.cumsum(counts[some])]).astype(np.int64)
     found = np.full(len(counts), np.nan)
-    found[some] = average_precision(Ranked(indptr, ranks[keep], r.grades[keep], pool), np.inf)
+    found[some] = average_precision(Ranked(indptr, ranks[keep], r.grades[keep], r.pool), np.inf)
     return found

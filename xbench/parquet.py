@@ -40,13 +40,17 @@ def read(path: Path, columns: Sequence[str]) -> tuple[pa.Table, dict[str, Any]]:
         DataError: no Parquet file of xbench, or it lacks one of `columns`.
         StorageError: it cannot be read.
     """
+    with storage(path, "read"):
+        content = path.read_bytes()
     try:
-        with storage(path, "read"), path.open("rb") as file:
-            table = pq.read_table(file)
+        table = pq.read_table(pa.BufferReader(content))
+        table.validate(full=True)
+        lacking = [name for name in columns if name not in table.column_names]
         about = json.loads((table.schema.metadata or {})[KEY])
-    except (pa.ArrowException, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a Parquet file of xbench: {type(error).__name__}: {error}") from error
-    if lacking := [name for name in columns if name not in table.column_names]:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:  # OSError: of what it holds
+        what = " ".join(str(error).split())
+        raise DataError(f"{path}: not a Parquet file of xbench: {type(error).__name__}: {what}") from error
+    if lacking:
         raise DataError(f"{path}: no column {lacking[0]!r}; found {', '.join(table.column_names)}")
     return table, about
 
@@ -94,7 +98,7 @@ def _coded(codes: NDArray[Any], values: pa.StringArray) -> pa.DictionaryArray:
 
 
 def read_ranks(folder: Path, name: str) -> RankTable:
-    """What `write_ranks` wrote, without the queries that have no relevant passage.
+    """What `write_ranks` wrote, without the queries that have no judged passage.
 
     Raises:
         DataError: a file is not one of these, or the two contradict each other.
@@ -104,8 +108,11 @@ def read_ranks(folder: Path, name: str) -> RankTable:
     ranks, about = read(path, ["query_id", "doc_id", "language", "grade"])
     top, about_top = read(folder / f"{name}.top.parquet", ["query_id", "rank", "doc_id", "language"])
     try:
-        return _table(ranks, top, tuple(about["languages"]), about["sizes"], int(about_top["depth"]))
-    except (LookupError, TypeError, ValueError, pa.ArrowException) as error:
+        languages, sizes = tuple(about["languages"]), about["sizes"]
+        if [languages, sizes] != [tuple(about_top["languages"]), about_top["sizes"]]:
+            raise ValueError("different languages or sizes")
+        return _checked(_table(ranks, top, languages, sizes, int(about_top["depth"])))
+    except (LookupError, TypeError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
         raise DataError(f"{path}: contradicts itself or {name}.top.parquet: {type(error).__name__}: {error}") from error
 
 
@@ -117,18 +124,25 @@ def _table(ranks: pa.Table, top: pa.Table, languages: tuple[str, ...], sizes: li
     place = {doc_id: i for i, doc_id in enumerate(doc_ids)}
     rows = np.array([place[doc_id] for doc_id in ids], np.int64)[rows]
     top_rows = np.array([place[doc_id] for doc_id in top_ids], np.int64)[top_rows]
-    doc_language = np.zeros(len(doc_ids), np.int64)
+    doc_language = np.full(len(doc_ids), -1)
     for at, part in ((rows, ranks), (top_rows, top)):
         codes, names = coded(part, "language")
-        doc_language[at] = np.array([number[language] for language in names], np.int64)[codes]
+        mine = np.array([number[language] for language in names], np.int64)[codes]
+        known = doc_language[at]
+        doc_language[at] = mine
+        if ((known >= 0) & (known != mine)).any() or (doc_language[at] != mine).any():
+            raise ValueError("a passage of two languages")
     query = {query_id: i for i, query_id in enumerate(query_ids)}
     codes, names = coded(top, "query_id")
     lines = np.array([query.get(query_id, -1) for query_id in names], np.int64)[codes]
+    rank = _whole(top, "rank")
+    if len(rank) and rank.min() < 1:
+        raise ValueError("a rank below 1")
     first = np.full((len(query_ids), depth), -1, np.int32)
-    known = lines >= 0
-    first[lines[known], top.column("rank").to_numpy()[known] - 1] = top_rows[known]
+    some = lines >= 0
+    first[lines[some], rank[some] - 1] = top_rows[some]
     sequence = np.lexsort((rows, each))
-    above = np.stack([ranks.column(f"above_{language}").to_numpy() for language in languages], axis=1)
+    above = np.stack([_whole(ranks, f"above_{language}") for language in languages], axis=1)
     return RankTable(
         languages,
         np.array(sizes, np.int64),
@@ -139,8 +153,34 @@ def _table(ranks: pa.Table, top: pa.Table, languages: tuple[str, ...], sizes: li
         Judged(
             np.concatenate([[0], np.cumsum(np.bincount(each, minlength=len(query_ids)))]).astype(np.int64),
             rows[sequence],
-            ranks.column("grade").to_numpy()[sequence].astype(np.int64),
+            _whole(ranks, "grade")[sequence],
         ),
-        above[sequence],
+        above[sequence].astype(np.int32),
         first,
     )
+
+
+def _whole(table: pa.Table, name: str) -> NDArray[np.int64]:
+    column = table.column(name)
+    if column.null_count or not pa.types.is_integer(column.type):
+        raise ValueError(f"column {name} of {column.type}, expected whole numbers everywhere")
+    return np.asarray(column.to_numpy(), np.int64)
+
+
+def _checked(t: RankTable) -> RankTable:
+    """The table, if it can be one."""
+    pairs = np.repeat(np.arange(len(t.query_ids)), np.diff(t.judged.indptr)) * (len(t.doc_ids) + 1) + t.judged.rows
+    ordered, lost = np.sort(t.top, axis=1), t.above < 0
+    wrong = {
+        "sizes that are no numbers of passages": t.sizes.shape != (len(t.languages),)
+        or (t.sizes < np.bincount(t.doc_language, minlength=len(t.sizes))).any(),
+        "queries that do not stand language by language": (np.diff(t.query_language) < 0).any(),
+        "a passage judged twice": (np.diff(pairs) == 0).any(),
+        "a passage twice in a list": ((np.diff(ordered, axis=1) == 0) & (ordered[:, 1:] >= 0)).any(),
+        "more passages above than there are": ((t.above < -1) | (t.above > t.sizes)).any(),
+        "a passage retrieved in part": (lost.any(axis=1) != lost.all(axis=1)).any(),
+    }
+    for problem, bad in wrong.items():
+        if bad:
+            raise ValueError(problem)
+    return t
