@@ -25,8 +25,9 @@ tokenizers = pytest.importorskip("tokenizers")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from xbench.errors import DataError, UnsafeInput, UsageError  # noqa: E402
-from xbench.models import ROLES, Encoder, Options, fingerprint, load  # noqa: E402
+from xbench.models import ROLES, Encoder, Options, load  # noqa: E402
 from xbench.models.hf import pool  # noqa: E402
+from xbench.storage import fingerprint  # noqa: E402
 
 POOLINGS = ("mean", "cls", "last")
 POSITIONS = 34  # of the tiny XLM-R: 32 tokens, and the two rows that RoBERTa leaves out

@@ -13,10 +13,9 @@ from xbench.errors import UsageError
 from xbench.evaluate import Plan, evaluate
 from xbench.language import MAPS, bias_result, heat_maps
 from xbench.models import load
-from xbench.parquet import read_ranks
 from xbench.ranks import RankTable
 from xbench.records import Cell
-from xbench.results import Result, read_result, write_result
+from xbench.results import Result, read_ranks, read_result, write_result
 from xbench.tasks import load_task
 
 RANK, SEPARATE, ONE = MAPS
@@ -39,7 +38,8 @@ def table(result: Result) -> RankTable:
 def again(result: Result, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, RankTable]:
     """What was written, as `xbench bias` has it."""
     folder = tmp_path_factory.mktemp("result")
-    return read_result(write_result(result, folder)), read_ranks(folder, "mini")
+    path = write_result(result, folder)
+    return read_result(path), read_ranks(path, read_result(path))
 
 
 def test_stored_and_in_memory_tables_give_the_same(
@@ -52,8 +52,11 @@ def test_stored_and_in_memory_tables_give_the_same(
         assert one.query_ids == other.query_ids
         for column, values in one.per_query.items():
             np.testing.assert_array_equal(values, other.per_query[column])
-    for title, matrix in heat_maps(table).items():
-        np.testing.assert_array_equal(matrix, heat_maps(again[1])[title])
+    multi = [cell.cell for cell in first.cells]
+    for title, matrix in heat_maps(table, multi).items():
+        np.testing.assert_array_equal(matrix, heat_maps(again[1], multi)[title])
+    # A language whose cell was not scored has no row, rather than zeros.
+    assert [np.isnan(m[1]).all() for m in heat_maps(table, multi[:1]).values()] == [True] * 3
 
 
 def test_bias_is_of_the_multi_cells_and_agrees_with_the_result(result: Result, table: RankTable) -> None:
@@ -81,7 +84,7 @@ def test_bias_is_of_the_multi_cells_and_agrees_with_the_result(result: Result, t
 
 def test_separate_pools_are_the_mono_and_cross_cells(result: Result, table: RankTable) -> None:
     """And in the same way, one target and the rank of the translation the slow way, from the first passages."""
-    maps = heat_maps(table)
+    maps = heat_maps(table, [c.cell for c in result.cells if c.cell.setting == "multi"])
     cells = {cell.cell.name: cell for cell in result.cells}
     for (i, a), (j, b) in itertools.product(enumerate(table.languages), repeat=2):
         cell = cells[f"mono/{a}" if a == b else f"cross/{a}-{b}"]
@@ -128,7 +131,7 @@ def test_maps_of_small_worlds(seed: int, run: bool) -> None:
     w = world(seed, run=run)
     w.queries = [q for q in w.queries if not q.startswith(w.languages[-1])]
     table = w.table(0)
-    maps = heat_maps(table)
+    maps = heat_maps(table, [w.multi(a) for a in w.languages])
     functions = {
         RANK: (bias.translation_ranks, np.median),
         SEPARATE: (bias.separate_pools, np.mean),

@@ -2,6 +2,9 @@
 
 import json
 import math
+import re
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,13 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from xbench.errors import StorageError
+from xbench.errors import DataError, IntegrityError, StorageError
+from xbench.evaluate import Plan, evaluate
+from xbench.models import load
 from xbench.records import Cell
-from xbench.results import CellResult, Result, columns, write_result
+from xbench.results import CellResult, Result, columns, read_ranks, read_result, write_result
 from xbench.strictjson import read_json
+from xbench.tasks import load_task
 
 FILES = ["small.queries.parquet", "small.timing.json", "small.json"]
 
@@ -121,3 +127,90 @@ def test_no_json_beside_the_values_of_another_run(tmp_path: Path) -> None:
     if (tmp_path / "small.json").exists():
         queries = sum(c["queries"] for c in json.loads((tmp_path / "small.json").read_bytes())["cells"])
         assert queries == pyarrow.parquet.read_table(tmp_path / "small.queries.parquet").num_rows
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two results of one task: `a/mini.json` and `b/mini.json`."""
+    folder, plan = tmp_path_factory.mktemp("stored"), Plan(tmp_path_factory.mktemp("cache"))
+    for name, model in (("a", "canary:random"), ("b", "canary:oracle")):
+        result = evaluate(load(model), load_task("mini"), ["AP", "RankDistance", "RankDistanceMedian"], plan=plan)
+        write_result(result, folder / name)
+    return folder
+
+
+@pytest.fixture
+def copy(stored: Path, tmp_path: Path) -> Path:
+    shutil.copytree(stored, tmp_path / "copy")
+    return tmp_path / "copy" / "a" / "mini.json"
+
+
+def test_what_is_written_is_read(copy: Path) -> None:
+    found = read_result(copy)
+    content = json.loads(copy.read_bytes())
+    assert found.to_json() == content | {"environment": found.to_json()["environment"]}
+    assert write_result(found, copy.parent / "again").read_bytes() == copy.read_bytes()
+    tables = [path / "mini.queries.parquet" for path in (copy.parent, copy.parent / "again")]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    assert read_ranks(copy, found).languages == load_task("mini").languages
+
+
+def edit(*keys: Any, value: Any) -> Callable[[Path], None]:
+    """Put a value, or nothing if it is `del`, at a place of the JSON."""
+
+    def change(path: Path) -> None:
+        content = place = json.loads(path.read_bytes())
+        for key in keys[:-1]:
+            place = place[key]
+        if value is del_:
+            del place[keys[-1]]
+        else:
+            place[keys[-1]] = value
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+def swap(table: str) -> Callable[[Path], None]:
+    return lambda path: shutil.copy(path.parents[1] / "b" / f"mini.{table}.parquet", path.parent)
+
+
+del_ = object()
+DAMAGE = [
+    (edit("schema", value=2), DataError, "schema 1"),
+    (edit("model", value="hash"), DataError, "not a whole result"),
+    *((edit("model", key, value=del_), DataError, key) for key in ("name", "fingerprint", "slug", "identity")),
+    *((edit("task", key, value=del_), DataError, key) for key in ("name", "version", "sha256")),
+    (edit("task", "name", value=["mini"]), DataError, "as text"),
+    (edit("cells", value=del_), DataError, "cells"),
+    (edit("cells", 0, "queries", value=3), DataError, "mono/ar has 3 queries, its per-query file 48"),
+    (edit("cells", 0, "values", "Foo", value=0.5), DataError, "unknown measure 'Foo'"),
+    (edit("cells", 0, "values", "AP", value=0.99), IntegrityError, "AP of mono/ar is 0.99"),
+    (edit("cells", 131, "values", "RankDistanceMedian", value="1"), IntegrityError, "Median of multi/zh is 1"),
+    (edit("cells", 0, "values", "RR", value=0.5), IntegrityError, "RR of mono/ar"),
+    (edit("model", "identity", "dimension", value=3), IntegrityError, "fingerprint"),
+    (edit("model", "identity", value="x"), IntegrityError, "fingerprint"),
+    (edit("task", "sha256", value="0"), IntegrityError, "of another result"),
+    (swap("queries"), IntegrityError, "of another result"),
+    (lambda path: (path.parent / "mini.queries.parquet").unlink(), DataError, "no such file"),
+    (lambda path: path.unlink(), DataError, "no such file"),
+    (lambda path: path.write_text("[]"), DataError, "not a result file"),
+    (lambda path: path.write_text("{"), DataError, "not JSON"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "words"), DAMAGE)
+def test_a_damaged_result_is_refused(
+    change: Callable[[Path], None], error: type[Exception], words: str, copy: Path
+) -> None:
+    change(copy)
+    with pytest.raises(error, match=re.escape(words)) as caught:
+        read_result(copy)
+    assert str(copy.parent) in str(caught.value) or "fingerprint" in words
+
+
+@pytest.mark.parametrize("table", ["ranks", "top"])
+def test_ranks_of_another_result_are_refused(table: str, copy: Path) -> None:
+    swap(table)(copy)
+    with pytest.raises(IntegrityError, match="of another result"):
+        read_ranks(copy, read_result(copy))

@@ -234,7 +234,7 @@ def test_a_row_by_hand() -> None:
     gaps = [0.25, 0.0, -0.125, 0.5, 0.25, -0.25]
     first = made(rows)
     second = made([(*row[:3], row[3] + gap) for row, gap in zip(rows, gaps, strict=True)])
-    x, y, both = compare(first, second, {"both": ["x", "y"]})
+    x, y, both = compare(first, second, {"both": ["x", "y"]}, alpha=0.2)
     means = np.array([0.125 / 3, 0.5 / 3])
     assert [(r.name, r.first, r.wins, r.ties, r.losses, r.queries, r.clusters) for r in (x, y, both)] == [
         ("x", 0.5, 1, 1, 1, 3, 2),
@@ -253,7 +253,7 @@ def test_a_row_by_hand() -> None:
     m, n = means
     influence = [(0.25 - 2 * m) / 6 + (0.5 - n) / 6, (-0.125 - m) / 6, (0.25 - n) / 6, (-0.25 - n) / 6]
     error = math.sqrt(sum(u * u for u in influence) * 4 / 3)
-    power = TTestPower().power(both.detectable / error / 2, nobs=4, alpha=0.05)
+    power = TTestPower().power(both.detectable / error / 2, nobs=4, alpha=0.2)
     assert power == pytest.approx(0.8, abs=1e-5)
     flipped = compare(first, second, {"both": ["x", "y"]}, higher_is_better=False)[2]
     assert (flipped.wins, flipped.losses, flipped.p) == (both.losses, both.wins, both.p)
@@ -280,12 +280,12 @@ def test_holm_by_hand_and_per_group() -> None:
 
 
 @pytest.mark.parametrize(("cells", "alpha"), [(1, 0.05), (1, 0.01), (11, 0.05), (110, 0.05), (110, 0.01)])
-@pytest.mark.parametrize("clusters", [5, 48, 240])
+@pytest.mark.parametrize("clusters", [20, 48, 240])
 def test_detectable_has_the_power(cells: int, alpha: float, clusters: int) -> None:
     """Student's power at the difference found; statsmodels' where it can solve, quadrature where it cannot."""
     values = np.random.default_rng(2).normal(0, 1, clusters)
     rows = [(f"x{c}", f"q{i}", f"q{i}", float(v)) for c in range(cells) for i, v in enumerate(values)]
-    row = compare(zero(made(rows)), made(rows), {}, resamples=99, alpha=alpha)[0]
+    row = compare(zero(made(rows)), made(rows), {}, resamples=9, flips=20_000, alpha=alpha)[0]
     effect = row.detectable / values.std(ddof=1)
     if cells == 1 and alpha == 0.05:
         assert effect == pytest.approx(TTestPower().solve_power(nobs=clusters, alpha=alpha, power=0.8), rel=1e-5)
@@ -295,7 +295,28 @@ def test_detectable_has_the_power(cells: int, alpha: float, clusters: int) -> No
     density = scipy_stats.chi2.pdf(grid, freedom)
     above = scipy_stats.norm.sf(least * np.sqrt(grid / freedom) - effect * math.sqrt(clusters))
     assert np.trapezoid(above * density, grid) == pytest.approx(0.8, abs=1e-4)
-    assert compare(zero(made(rows)), made(rows), {}, resamples=9, alpha=alpha, power=0.9)[0].detectable > row.detectable
+    more = compare(zero(made(rows)), made(rows), {}, resamples=9, flips=20_000, alpha=alpha, power=0.9)[0]
+    assert more.detectable > row.detectable
+
+
+@pytest.mark.parametrize(
+    ("cells", "clusters", "flips", "alpha", "told"),
+    [
+        (1, 6, 10_000, 0.05, True),  # p can be 2/64
+        (1, 5, 10_000, 0.05, False),  # 2/32
+        (110, 48, 10_000, 0.01, False),  # 110/10,001 is above .01
+        (110, 48, 11_000, 0.01, True),
+        (1, 48, 18, 0.05, False),  # 1/19
+        (1, 48, 19, 0.05, True),
+    ],
+)
+def test_nothing_is_detectable_where_p_cannot_tell(
+    cells: int, clusters: int, flips: int, alpha: float, told: bool
+) -> None:
+    values = np.random.default_rng(2).normal(0, 1, clusters)
+    rows = [(f"x{c}", f"q{i}", f"q{i}", float(v)) for c in range(cells) for i, v in enumerate(values)]
+    row = compare(zero(made(rows)), made(rows), {}, resamples=9, flips=flips, alpha=alpha)[0]
+    assert (row.detectable is not None) == told
 
 
 def test_degenerate_samples_are_defined() -> None:
@@ -459,8 +480,8 @@ def test_power_at_the_detectable_difference(
     both = systems[measure]
     real = {cell: differences(both, cell) for cell in cells}
     part = trials(real)
-    printed = {r.name: r for r in compare(zero(part), part, {"all": cells}, resamples=99)}
-    strict = compare(zero(part), part, {"all": cells}, resamples=99, alpha=0.05 * len(cells) / 110)
+    printed = {r.name: r for r in compare(zero(part), part, {"all": cells}, resamples=99, flips=10_000)}
+    strict = compare(zero(part), part, {"all": cells}, resamples=99, flips=10_000, alpha=0.05 * len(cells) / 110)
     alphas = {"group": 0.05, "family": 0.05 / len(cells), "110": 0.05 / 110}
     drops = {
         "group": printed["all"].detectable,

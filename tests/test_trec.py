@@ -166,8 +166,8 @@ def test_bad_files(content: bytes, start: str, words: list[str], name: str, tmp_
 
 
 def test_no_file(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent", tmp_path):
-        refused(path, "", "no such file", "query_id Q0 doc_id rank score tag")
+    for path, what in ((tmp_path / "absent", "no such file"), (tmp_path, "a folder")):
+        refused(path, "", what, "query_id Q0 doc_id rank score tag")
 
 
 @pytest.mark.parametrize(

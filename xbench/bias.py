@@ -68,9 +68,9 @@ def same_language_wrong_first(r: Ranked, k: float) -> Floats:
 def alignment_violation(r: Ranked, k: float) -> Floats:
     """AlignmentViolation: how often a wrong passage in the query's language beats a right one in another.
 
-    The share of pairs (relevant d+ not in the query's language, irrelevant d- in it) in which d-
-    stands above d+: violations of LAReQA's strong alignment. NaN without such pairs, and where a run
-    lacks such a d+.
+    `|{(d+, d-) : rank(d-) < rank(d+)}| / |{(d+, d-)}|` over the pairs of a relevant d+ not in the query's
+    language and an irrelevant d- in it: violations of LAReQA's strong alignment. NaN without such
+    pairs, and where a run lacks such a d+.
     """
     j = _joint(r)
     own = j.language == j.own
@@ -150,7 +150,7 @@ def ranking_consistency(r: Ranked, k: float) -> Floats:
     of their first k, what one list lacks standing tied below its k; `RC_i(a)` = its mean over the other
     languages b that hold the question; 1 where the language of the query moves nothing. The formula as
     quoted in arXiv 2509.06195 (MRL 2024); how that cuts lists at k could not be verified. NaN where no
-    other language holds the question.
+    other language holds the question; a language for which a run gave fewer than k passages is not counted.
     """
     j, depth = _joint(r), int(min(k, r.pool))
     mine, _ = _first(r, k)
@@ -168,7 +168,8 @@ def ranking_consistency(r: Ranked, k: float) -> Floats:
 def translation_ranks(r: Ranked) -> Floats:
     """(n, languages): the rank in the joint pool of the best relevant passage of each language; NaN without one.
 
-    The rank of the translation; `H_rank[a, b]` is its median over the queries of language a.
+    `min_{d in R, lang(d) = b} rank(d)`, the rank of the translation; `H_rank[a, b]` is its median over the
+    queries of language a.
     """
     found = np.full((len(r.indptr) - 1, len(_joint(r).sizes)), np.nan)
     np.fmin.at(found, (r.query, _joint(r).language), r.ranks)
@@ -253,11 +254,13 @@ def _by_language(top: NDArray[np.int64], weights: Floats, r: Ranked) -> Floats:
 
 def _divergence(weights: Floats, r: Ranked) -> Floats:
     """(n,) Jensen-Shannon divergence in bits of weights (n, languages) from the pool's shares."""
-    from scipy.spatial.distance import jensenshannon
+    from scipy.special import rel_entr
 
-    target = np.broadcast_to(_joint(r).sizes.astype(np.float64), weights.shape)
-    filled = np.where(weights.sum(axis=1, keepdims=True) > 0, weights, 1.0)
-    return np.asarray(jensenshannon(filled, target, base=2, axis=1) ** 2)
+    target = _joint(r).sizes / _joint(r).sizes.sum()
+    share = weights / np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    middle = (share + target) / 2
+    total = rel_entr(share, middle).sum(axis=1) + rel_entr(target, middle).sum(axis=1)
+    return np.asarray(np.maximum(total, 0) / np.log(4))  # half the sum, in bits; rounding may go below 0
 
 
 def _restricted(r: Ranked, keep: NDArray[np.bool_], ranks: Floats) -> Floats:

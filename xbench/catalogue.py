@@ -154,7 +154,7 @@ def _foreign(text: str) -> Measure:
         supported = ir_measures.DefaultPipeline.supports(found)  # type: ignore[no-untyped-call]
     except (NameError, SyntaxError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
         names = [f + ("@k" if FAMILIES[f].cutoff == "required" else "") for f in FAMILIES]
-        raise unknown("measure", text, names) from error
+        raise UsageError(f"{unknown('measure', text, names)}, and for runs those of ir-measures") from error
     if str(found).partition("@")[0] in FAMILIES:  # spelled in a roundabout way, `nDCG()@10`
         return parse(str(found))
     if not supported:

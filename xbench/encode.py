@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench.errors import IncompleteError, IntegrityError, ModelOutputError, XbenchError
-from xbench.models import ROLES, Encoder, Role, fingerprint
+from xbench.models import ROLES, Encoder, Role
 from xbench.progress import log, track
 from xbench.records import Collection
-from xbench.storage import atomic, sha256, storage
+from xbench.storage import atomic, fingerprint, sha256, storage
 from xbench.strictjson import read_json
 
 # Raised when the layout of the store or the plan of the batches changes: old vectors are then unread.

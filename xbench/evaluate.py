@@ -15,14 +15,15 @@ from xbench.encode import Encoded, check_finite, encode, full_identity
 from xbench.errors import DataError, UsageError
 from xbench.index import Index
 from xbench.intervals import with_intervals
-from xbench.models import ROLES, Encoder, Given, fingerprint, slug
+from xbench.models import ROLES, Encoder, Given, slug
 from xbench.progress import track
 from xbench.ranking import Pool, passages_above
 from xbench.ranks import judge
 from xbench.readers import read
 from xbench.records import Collection
 from xbench.results import Result
-from xbench.scoring import score
+from xbench.scoring import log_undefined, score
+from xbench.storage import fingerprint
 from xbench.tasks import Task
 from xbench.top import first_passages
 
@@ -86,6 +87,7 @@ def evaluate(
         table = table._replace(above=above, top=top)
     with watch("score"):
         cells = [score(cell, table, wanted) for cell in task.cells()]
+    log_undefined(cells, wanted)
     result = Result(
         task={"name": task.name, "version": task.version, "sha256": task.sha256},
         model={"name": model.name, "fingerprint": key, "slug": slug(model.name, key), "identity": identity},

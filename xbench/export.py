@@ -10,12 +10,13 @@ from xbench.encode import Encoded, cached
 from xbench.errors import IncompleteError, IntegrityError, UsageError
 from xbench.evaluate import Space, vectors
 from xbench.index import Index, search
-from xbench.models import Given, fingerprint, load
+from xbench.models import Given, load
 from xbench.progress import track
 from xbench.ranking import Pool
 from xbench.ranks import judge
 from xbench.records import Cell, Collection
 from xbench.results import Result
+from xbench.storage import fingerprint
 from xbench.tasks import Task
 from xbench.trec import write_qrels, write_run
 
@@ -114,14 +115,14 @@ def _vectors(result: Result, collection: Collection, cache: Path) -> Encoded:
     kind = identity.get("kind")
     if kind == "run":
         raise UsageError(f"{name} was scored from a run: that file is its run; only --qrels-only can be exported")
-    if kind not in ("vectors", "canary"):
+    if kind not in ("vectors", "canary"):  # a result file comes from anywhere: it may not name code to load
         try:
             return cached(identity, collection, cache)
         except IncompleteError as error:
             raise IncompleteError(f"{error}; make them again: {result.command}") from error
-    model = load(name)
+    model = load(name) if name.startswith(f"{kind}:") else None
     if not isinstance(model, Given):
-        raise IntegrityError(f"model {name!r} of kind {kind!r} gives no vectors")
+        raise IntegrityError(f"model {name!r} is not of the kind {kind!r} that its result says")
     encoded = vectors(model, collection, cache)
     if fingerprint(model.identity) != result.model["fingerprint"]:
         raise IntegrityError(f"{name}: not the vectors of the result (fingerprint {result.model['fingerprint'][:12]})")

@@ -7,12 +7,16 @@ from xbench.errors import DataError, UsageError
 from xbench.intervals import RESAMPLES, SEED, samples, settings
 from xbench.paired import Comparison, compare
 from xbench.results import Result
+from xbench.tasks import SETTINGS
+
+# Of the signs: with 110 cells in a family, p must be able to get below .01 / 110.
+FLIPS = 100_000
 
 
 def compare_results(
     first: Result, second: Result, measures: Sequence[Measure], *, cluster: str = "paragraph", alpha: float = 0.05
 ) -> dict[str, list[Comparison]]:
-    """Measure -> one comparison a setting (its macro mean), then one a cell; see `stats.compare`.
+    """Measure -> one comparison a setting (its macro mean), then one a cell; see `paired.compare`.
 
     Args:
         first, second: of the same task, same version; differences are second - first.
@@ -25,24 +29,32 @@ def compare_results(
         UsageError: a median, or a measure that the results do not have.
     """
     if first.task != second.task:
-        raise DataError(f"results of different tasks: {first.task} and {second.task}")
+        one, other = (
+            f"{r.task['name']} version {r.task['version']} ({r.task['sha256'][:12]})" for r in (first, second)
+        )
+        raise DataError(f"results of different tasks, {one} and {other}; compare results of one task and version")
     found = {}
-    parts = [samples(result.cells, result.clusters, cluster) for result in (first, second)]
+    names = [measure.name for measure in measures]
+    parts = [samples(result.cells, result.clusters, cluster, names) for result in (first, second)]
     for measure in measures:
         if measure.statistic != "mean":
             raise UsageError(f"measure {measure.name}: only means can be compared by a paired test")
         if lacking := [r.model["name"] for r, p in zip((first, second), parts, strict=True) if measure.name not in p]:
-            raise UsageError(f"measure {measure.name}: not in the result of {lacking[0]}; has {', '.join(parts[0])}")
-        one, other = (part[measure.name][1] for part in parts)
-        groups = settings(one)
+            raise UsageError(
+                f"measure {measure.name}: not in the result of {lacking[0]}; evaluate again with -m {measure.name}"
+            )
+        before, after = (part[measure.name][1] for part in parts)
+        groups = settings(before)
         rows = compare(
-            one,
-            other,
+            before,
+            after,
             groups,
             higher_is_better=not measure.lower_is_better,
             resamples=RESAMPLES,
+            flips=FLIPS,
             seed=SEED,
             alpha=alpha,
         )
-        found[measure.name] = sorted(rows, key=lambda row: row.name not in groups)
+        order = [*(setting for setting in SETTINGS if setting in groups), *before.cells]
+        found[measure.name] = sorted(rows, key=lambda row: order.index(row.name))
     return found

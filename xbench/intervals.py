@@ -8,6 +8,7 @@ import numpy as np
 
 from xbench.catalogue import parse
 from xbench.errors import UsageError
+from xbench.progress import log
 from xbench.results import CellResult, Result
 from xbench.stats import Sample, bootstrap, sample
 
@@ -17,7 +18,10 @@ CLUSTERS = ("paragraph", "question", "query")
 
 
 def samples(
-    cells: Sequence[CellResult], clusters: Mapping[str, str], by: str = "paragraph"
+    cells: Sequence[CellResult],
+    clusters: Mapping[str, str],
+    by: str = "paragraph",
+    names: Sequence[str] | None = None,
 ) -> dict[str, tuple[Literal["mean", "median"], Sample]]:
     """The per-query values of each measure whose value is a mean or a median of them.
 
@@ -25,11 +29,17 @@ def samples(
         cells: of one result.
         clusters: question -> paragraph, as `Result.clusters`.
         by: one of CLUSTERS; a question without a paragraph is its own cluster.
+        names: of the measures; by default all that the cells have.
+
+    Raises:
+        UsageError: an unknown way to cluster.
     """
     if by not in CLUSTERS:
         raise UsageError(f"cluster {by!r}; known: {', '.join(CLUSTERS)}")
     found: dict[str, tuple[Literal["mean", "median"], Sample]] = {}
     for name in dict.fromkeys(name for cell in cells for name in cell.values):
+        if names is not None and name not in names:
+            continue
         measure = parse(name)
         having = [cell for cell in cells if measure.column in cell.per_query]
         statistic = measure.statistic
@@ -37,14 +47,14 @@ def samples(
             continue
         queries = [query_id for cell in having for query_id in cell.query_ids]
         questions = [query_id.partition(":")[2] for query_id in queries]
-        names = {
+        drawn = {
             "paragraph": [clusters.get(question, question) for question in questions],
             "question": questions,
             "query": queries,
         }[by]
         values = [float(value) for cell in having for value in cell.per_query[measure.column]]
         where = [cell.cell.name for cell in having for _ in cell.query_ids]
-        found[name] = statistic, sample(where, queries, names, values)
+        found[name] = statistic, sample(where, queries, drawn, values)
     return found
 
 
@@ -57,17 +67,33 @@ def settings(part: Sample) -> dict[str, list[str]]:
 
 
 def with_intervals(result: Result, by: str = "paragraph") -> Result:
-    """The result with a percentile bootstrap interval of each value and each macro mean.
+    """The result with a percentile bootstrap interval of each value, each macro mean and each mean by query.
 
     Clusters are drawn with replacement, all cells at once (see `stats.bootstrap`).
     """
     found: dict[str, dict[str, list[float]]] = {}
+    by_query: dict[str, dict[str, list[float]]] = {}
     sizes: set[int] = set()
     for name, (statistic, part) in samples(result.cells, result.clusters, by).items():
         sizes.add(len(part.clusters))
         ends = bootstrap(part, settings(part), statistic=statistic, level=LEVEL, resamples=RESAMPLES, seed=SEED)
         for where, interval in ends.items():
+            if interval.undefined:
+                log.info("%s of %s: %d resamples without a query of a cell", name, where, interval.undefined)
             if np.isfinite(interval.low):
                 found.setdefault(where, {})[name] = [interval.low, interval.high]
+        if statistic == "mean":  # a mean over queries of medians over queries has no such interval
+            ends = bootstrap(_by_setting(part), {}, level=LEVEL, resamples=RESAMPLES, seed=SEED)
+            for where, interval in ends.items():
+                by_query.setdefault(where, {})[name] = [interval.low, interval.high]
     about: dict[str, Any] = {"interval": "percentile bootstrap", "level": LEVEL, "resamples": RESAMPLES, "seed": SEED}
-    return replace(result, intervals=found, statistics=about | {"cluster": by, "clusters": max(sizes, default=0)})
+    about |= {"cluster": by, "clusters": max(sizes, default=0)}
+    return replace(result, intervals=found, intervals_by_query=by_query, statistics=about)
+
+
+def _by_setting(part: Sample) -> Sample:
+    """The sample with all cells of a setting as one, so that each query counts once for every cell it is in."""
+    names = list(settings(part))
+    of_cell = np.array([names.index(cell.partition("/")[0]) for cell in part.cells], np.int64)
+    queries = [f"{part.cells[cell]} {query}" for cell, query in zip(part.cell, part.queries, strict=True)]
+    return part._replace(cells=names, queries=queries, cell=of_cell[part.cell])

@@ -25,7 +25,7 @@ def xtreme_average_precision(r: Ranked, k: float) -> Floats:
     queries of all languages together: the mean by query, not the macro mean. It differs from AP@k only
     for queries with more than k relevant passages.
     """
-    return average_precision(r, k) * (r.relevant / np.minimum(r.relevant, k))
+    return r.sum(np.where(r.ranks <= k, r.place / r.ranks, 0.0)) / np.minimum(r.relevant, k)
 
 
 def reciprocal_rank(r: Ranked, k: float) -> Floats:
@@ -71,6 +71,7 @@ def ndcg(r: Ranked, k: float) -> Floats:
 def complete(r: Ranked, k: float) -> Floats:
     """Complete@k: 1 if all relevant passages are among the first k, else 0.
 
-    In the joint pool: whether every translation of the answer is found. It needs k >= |R|, 11 on XQuAD-R.
+    `1[max_{d in R} rank(d) <= k]`; the definition is ours. In the joint pool: whether every translation of
+    the answer is found. It needs k >= |R|, 11 on XQuAD-R.
     """
     return (r.last() <= k).astype(np.float64)

@@ -41,7 +41,7 @@ class Comparison(NamedTuple):
     losses: int
     queries: int
     clusters: int
-    detectable: float | None  # smallest true difference found with the wanted power; None: no variance to go by
+    detectable: float | None  # smallest true difference found with the wanted power; None: p cannot tell
 
 
 def compare(
@@ -52,6 +52,7 @@ def compare(
     higher_is_better: bool = True,
     level: float = 0.95,
     resamples: int = 10_000,
+    flips: int | None = None,
     seed: int = 0,
     alpha: float = 0.05,
     power: float = 0.8,
@@ -62,19 +63,21 @@ def compare(
 
     p is of the paired randomisation test: under the null hypothesis the two systems may change
     sides, a cluster as a whole and in all cells at once, which flips the sign of its sum of
-    differences. Exact where all flips of the clusters that differ are no more than `resamples`,
-    else (hits + 1) / (resamples + 1) (Phipson and Smyth 2010). Smucker, Allan and Carterette 2007;
+    differences. Exact where all flips of the clusters that differ are no more than `flips`,
+    else (hits + 1) / (flips + 1) (Phipson and Smyth 2010). Smucker, Allan and Carterette 2007;
     Holm 1979. Queries whose values differ by rounding alone tie.
 
     `detectable` is for a two-sided t test of the clusters with the cluster-robust standard error
     of the mean (a ratio: linearised), at `alpha` for a group and for a cell at `alpha` over the
-    number of cells in its group, Holm's first step.
+    number of cells in its group, Holm's first step. None where p cannot get that low, with so few
+    flips or clusters.
 
     Args:
         first, second: samples of the same cells, queries and clusters.
         groups: name -> cells, as in `bootstrap`, no cell in two; the cells of none form one family.
         higher_is_better: False for rank distances; decides wins, losses and `p_worse`.
         level, resamples, seed: as in `bootstrap`.
+        flips: of the signs, for p; by default as many as resamples.
         alpha, power: of `detectable`.
 
     Raises:
@@ -96,7 +99,8 @@ def compare(
     influence = shares - with_groups(sizes * sums.sum(axis=0) / counts**2, members)
     clusters = (with_groups(sizes, members) > 0).sum(axis=0)
     spread = np.sqrt((influence**2).sum(axis=0) * clusters / np.maximum(clusters - 1, 1))  # standard error
-    p, p_worse = _randomisation(shares * good, first, resamples, seed)
+    flips = flips or resamples
+    p, p_worse = _randomisation(shares * good, first, flips, seed)
     p_holm, family = p.copy(), np.ones(len(p))
     for cells in (*members.values(), np.setdiff1d(np.arange(len(first.cells)), grouped)):
         if len(cells):
@@ -109,7 +113,9 @@ def compare(
         inside = np.concatenate([np.arange(edges[i], edges[i + 1]) for i in members.get(name, np.array([j]))])
         better = np.sign(gap.values[inside]) * good
         varies = spread[j] > ROUNDING * np.abs(shares[:, j]).sum()
-        least = _detectable(int(clusters[j]), alpha / family[j], power) * float(spread[j]) if varies else None
+        lowest = max(1 / (flips + 1), 2.0 ** (1 - int(clusters[j])))  # that p can be
+        seen = varies and lowest <= alpha / family[j]
+        least = _detectable(int(clusters[j]), alpha / family[j], power) * float(spread[j]) if seen else None
         rows.append(
             Comparison(
                 name=name,
@@ -144,7 +150,7 @@ def _same(first: Sample, second: Sample) -> None:
         raise DataError(f"{len(rows)} queries have values in one of the two systems only: {shown}")
 
 
-def _randomisation(shares: Floats, sample: Sample, resamples: int, seed: int) -> Floats:
+def _randomisation(shares: Floats, sample: Sample, flips: int, seed: int) -> Floats:
     """(2, columns): p of a sum this far from 0, and of one this low, with signs of the clusters at random."""
     observed = shares.sum(axis=0)
     slack = ROUNDING * np.abs(shares).sum(axis=0)  # equal sums, added up with other signs, differ by rounding
@@ -156,14 +162,14 @@ def _randomisation(shares: Floats, sample: Sample, resamples: int, seed: int) ->
 
     rng = np.random.default_rng([seed, 1])  # not the stream of the bootstrap
     p = np.ones((2, len(observed)))
-    for drawn in draws(2, sample, resamples, rng):
+    for drawn in draws(2, sample, flips, rng):
         p += hits((2.0 * drawn - 1.0) @ shares)
-    p /= resamples + 1
+    p /= flips + 1
     for j, column in enumerate(shares.T):
         moving = column[column != 0]
-        if (flips := 2 ** len(moving)) <= resamples:
-            signs = 1.0 - 2.0 * (np.arange(flips)[:, None] >> np.arange(len(moving)) & 1)
-            p[:, j] = hits((signs @ moving)[:, None])[:, j] / flips
+        if (every := 2 ** len(moving)) <= flips:
+            signs = 1.0 - 2.0 * (np.arange(every)[:, None] >> np.arange(len(moving)) & 1)
+            p[:, j] = hits((signs @ moving)[:, None])[:, j] / every
     return p
 
 

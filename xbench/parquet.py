@@ -40,6 +40,10 @@ def read(path: Path, columns: Sequence[str]) -> tuple[pa.Table, dict[str, Any]]:
         DataError: no Parquet file of xbench, or it lacks one of `columns`.
         StorageError: it cannot be read.
     """
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file; a result is a JSON and the tables beside it, evaluate again or copy all"
+        )
     with storage(path, "read"):
         content = path.read_bytes()
     try:
@@ -62,13 +66,13 @@ def coded(table: pa.Table, name: str) -> tuple[NDArray[np.int64], list[str]]:
     return column.indices.to_numpy().astype(np.int64), column.dictionary.to_pylist()
 
 
-def write_ranks(folder: Path, name: str, table: RankTable) -> None:
+def write_ranks(folder: Path, name: str, table: RankTable, about: Mapping[str, Any]) -> None:
     """`<task>.ranks.parquet` and `<task>.top.parquet`: all that language bias is computed from.
 
     Raises:
         StorageError: a file cannot be written.
     """
-    about = {"languages": list(table.languages), "sizes": [int(n) for n in table.sizes]}
+    about = dict(about) | {"languages": list(table.languages), "sizes": [int(n) for n in table.sizes]}
     ids = pa.array(table.doc_ids, pa.string())
     queries = pa.array(table.query_ids, pa.string())
     each = np.repeat(np.arange(len(table.query_ids)), np.diff(table.judged.indptr))
@@ -97,8 +101,8 @@ def _coded(codes: NDArray[Any], values: pa.StringArray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), values)
 
 
-def read_ranks(folder: Path, name: str) -> RankTable:
-    """What `write_ranks` wrote, without the queries that have no judged passage.
+def read_ranks(folder: Path, name: str) -> tuple[RankTable, list[dict[str, Any]]]:
+    """What `write_ranks` wrote, without the queries that have no judged passage, and what the files say of themselves.
 
     Raises:
         DataError: a file is not one of these, or the two contradict each other.
@@ -111,7 +115,7 @@ def read_ranks(folder: Path, name: str) -> RankTable:
         languages, sizes = tuple(about["languages"]), about["sizes"]
         if [languages, sizes] != [tuple(about_top["languages"]), about_top["sizes"]]:
             raise ValueError("different languages or sizes")
-        return _checked(_table(ranks, top, languages, sizes, int(about_top["depth"])))
+        return _checked(_table(ranks, top, languages, sizes, int(about_top["depth"]))), [about, about_top]
     except (LookupError, TypeError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
         raise DataError(f"{path}: contradicts itself or {name}.top.parquet: {type(error).__name__}: {error}") from error
 

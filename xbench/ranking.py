@@ -12,6 +12,7 @@ those inside its error band are decided in float64, and those inside float64's b
 the exact products. So the ranks are exact at little more than the price of the product.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,14 +53,17 @@ def tie_order(doc_ids: Sequence[str]) -> NDArray[np.int64]:
     return order
 
 
-def run_order(scores: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) the passages of a run, best first, by the ranking rule.
+def rule_order(
+    scores: NDArray[np.float64], order: NDArray[np.int64], query: NDArray[np.int64] | int = 0
+) -> NDArray[np.int64]:
+    """(n,) passages in the order of the ranking rule, best first; query by query, if there are several.
 
     Args:
         scores: float64 (n,).
         order: of each passage its place in `tie_order`.
+        query: int (n,) which query each belongs to.
     """
-    return np.lexsort((-order, -scores))
+    return np.lexsort((-order, -scores, np.broadcast_to(query, scores.shape)))
 
 
 class Segment(NamedTuple):
@@ -90,6 +94,12 @@ class Pool:
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
+
+    @functools.cached_property
+    def grid(self) -> int | None:
+        """The smallest s such that every value is a multiple of 2^-s, as `arithmetic.grid`."""
+        steps = [grid(piece) for piece in self.pieces]
+        return None if None in steps else max((s or 0 for s in steps), default=0)
 
     def _equal_vectors(self) -> NDArray[np.int64]:
         """(n,) equal numbers for bytewise equal vectors: those tie whatever the query is."""
@@ -144,7 +154,10 @@ class Pool:
     def best(self, query: Matrix, rows: NDArray[np.int64], k: int) -> list[tuple[int, float]]:
         """The first k of the pool rows `rows` for a query (d,), as (row, score), best first."""
         scores = self.dot(query[None], np.zeros(len(rows), np.int64), rows)
-        doubt = float64_doubt(len(query), largest_norm(query[None]) * self.norm)
+        norm, steps = largest_norm(query[None]) * self.norm, (grid(query[None]), self.grid)
+        doubt = float64_doubt(len(query), norm)
+        if None not in steps and norm * 4.0 ** max(s or 0 for s in steps) <= 2.0**53:
+            doubt = -1.0  # every sum is exact
         sequence = np.argsort(-scores)
         near = np.flatnonzero(-np.diff(scores[sequence]) <= doubt)
         known: dict[int, float] = {}  # bytewise equal vectors have equal scores: a model may tie a lot
@@ -153,7 +166,7 @@ class Pool:
             if group not in known:
                 known[group] = exact_score(query, self.row(group))
             scores[i] = known[group]
-        sequence = np.lexsort((-self.order[rows], -scores))[:k]
+        sequence = rule_order(scores, self.order[rows])[:k]
         return [(int(rows[i]), float(scores[i])) for i in sequence]
 
 
@@ -162,10 +175,9 @@ def exact_in_float32(queries: Sequence[Matrix], pool: Pool) -> bool:
 
     So it is for multiples of 2^-s whose norms multiply to at most 2^(24 - 2s).
     """
-    grids = [grid(matrix) for matrix in [*queries, *pool.pieces]]
-    known = [g for g in grids if g is not None]
+    grids = [pool.grid, *map(grid, queries)]
     norm = float(np.max([0.0, *map(largest_norm, queries)])) * pool.norm
-    return len(known) == len(grids) and norm * 4.0 ** max(known, default=0) <= 2.0**24
+    return None not in grids and norm * 4.0 ** max(g or 0 for g in grids) <= 2.0**24
 
 
 def passages_above(

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench import parquet
-from xbench.errors import DataError
+from xbench.catalogue import parse
+from xbench.errors import DataError, IntegrityError, UsageError
 from xbench.ranks import RankTable
 from xbench.records import Cell
-from xbench.storage import atomic, storage
+from xbench.storage import atomic, fingerprint, storage
 from xbench.strictjson import read_json
 
 SCHEMA = 1
@@ -58,8 +59,9 @@ class Result:
     texts: dict[str, int]
     cells: list[CellResult]
     clusters: dict[str, str]  # question -> paragraph or the like, as in `Collection`
-    ranks: RankTable | None = None  # None for a result that was read: see `parquet.read_ranks`
+    ranks: RankTable | None = None  # None for a result that was read: see `read_ranks`
     intervals: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # cell or setting -> measure
+    intervals_by_query: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # setting -> measure
     statistics: dict[str, Any] = field(default_factory=dict)  # how the intervals were made
     timing: dict[str, Any] = field(default_factory=dict)
 
@@ -94,6 +96,7 @@ class Result:
             "summary": self.summary(),
             "summary_by_query": self.summary(by_query=True),
             "intervals": {setting: self.intervals[setting] for setting in self.summary() if setting in self.intervals},
+            "intervals_by_query": self.intervals_by_query,
             "statistics": self.statistics,
             "environment": environment(),
             "timing": {"file": f"{self.task['name']}.timing.json"},
@@ -127,9 +130,10 @@ def write_result(result: Result, folder: Path) -> Path:
     content = (json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     with storage(folder / f"{name}.json", "replace"):
         (folder / f"{name}.json").unlink(missing_ok=True)  # never beside the values of another run
-    parquet.write(folder / f"{name}.queries.parquet", columns(result), {"clusters": result.clusters})
+    about = about_result(result)
+    parquet.write(folder / f"{name}.queries.parquet", columns(result), about | {"clusters": result.clusters})
     if result.ranks:
-        parquet.write_ranks(folder, name, result.ranks)
+        parquet.write_ranks(folder, name, result.ranks, about)
     with atomic(folder / f"{name}.timing.json") as file:
         file.write((json.dumps(result.timing, indent=1) + "\n").encode())
     with atomic(folder / f"{name}.json") as file:
@@ -154,32 +158,77 @@ def read_result(path: Path) -> Result:
     """What `write_result` wrote, without ranks and timing.
 
     Raises:
-        DataError: no file, not a result file of this schema, or the per-query values are not those of its cells.
+        DataError: no file, not a result file of this schema, or a table beside it is missing.
+        IntegrityError: the fingerprint is not that of the identity, the table beside it is of another
+            result, or a value is not what the table gives.
         StorageError: a file cannot be read.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a result, DIR/<model>/<task>.json")
     content = read_json(path)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise DataError(f"{path}: not a result file of schema {SCHEMA}; give DIR/<model>/<task>.json")
+        raise DataError(f"{path}: not a result file of schema {SCHEMA}; expected DIR/<model>/<task>.json")
     try:
-        name = content["task"]["name"]
-        table, about = parquet.read(path.parent / f"{name}.queries.parquet", ["cell", "query_id"])
+        about = _about(content)
+        table, said = parquet.read(path.parent / f"{content['task']['name']}.queries.parquet", ["cell", "query_id"])
         rows = dict(tuple(table.to_pandas().groupby("cell", sort=False)))
         cells = [_read_cell(cell, rows) for cell in content["cells"]]
-        return Result(
+        result = Result(
             content["task"],
             content["model"],
-            content["command"],
+            str(content["command"]),
             content["texts"],
             cells,
-            about["clusters"],
+            said["clusters"],
             intervals={c.cell.name: raw["intervals"] for c, raw in zip(cells, content["cells"], strict=True)}
             | content["intervals"],
+            intervals_by_query=content["intervals_by_query"],
             statistics=content["statistics"],
         )
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        values = {name: parse(name) for name in dict.fromkeys(n for cell in cells for n in cell.values)}
+    except (AttributeError, LookupError, TypeError, ValueError, UsageError) as error:
         raise DataError(f"{path}: not a whole result file: {type(error).__name__}: {error}") from error
+    _same_result(path, about, said)
+    for cell in cells:
+        for name, value in cell.values.items():
+            queries = cell.per_query.get(values[name].column)
+            if queries is None or values[name].aggregate(queries) != value:
+                raise IntegrityError(f"{path}: {name} of {cell.cell.name} is {value}, not what its queries give")
+    return result
+
+
+def read_ranks(path: Path, result: Result) -> RankTable:
+    """The ranks beside a result file.
+
+    Raises:
+        DataError: they are missing or not whole.
+        IntegrityError: they are of another result.
+    """
+    table, said = parquet.read_ranks(path.parent, result.task["name"])
+    for part in said:
+        _same_result(path, about_result(result), part)
+    return table
+
+
+def about_result(result: Result) -> dict[str, str]:
+    """What ties the tables to their result."""
+    return {"fingerprint": result.model["fingerprint"], "task": result.task["sha256"]}
+
+
+def _about(content: dict[str, Any]) -> dict[str, str]:
+    """The same of a file's content, if all the strings are there."""
+    task, model = content["task"], content["model"]
+    strings = [*(task[key] for key in ("name", "sha256")), *(model[key] for key in ("name", "fingerprint", "slug"))]
+    if not all(isinstance(text, str) for text in strings) or not isinstance(task["version"], int):
+        raise TypeError("task and model need name, version, sha256, fingerprint, slug as text")
+    if not isinstance(model["identity"], dict) or fingerprint(model["identity"]) != model["fingerprint"]:
+        raise IntegrityError(f"model {model['name']}: the fingerprint is not that of the identity")
+    return {"fingerprint": model["fingerprint"], "task": task["sha256"]}
+
+
+def _same_result(path: Path, about: dict[str, str], said: dict[str, Any]) -> None:
+    if about != {key: said.get(key) for key in about}:
+        raise IntegrityError(f"{path}: a table beside it is of another result; copy all of a folder, or evaluate again")
 
 
 def _read_cell(raw: dict[str, Any], rows: dict[Any, Any]) -> CellResult:

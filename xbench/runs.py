@@ -10,14 +10,14 @@ from xbench.catalogue import Measure
 from xbench.errors import UsageError
 from xbench.evaluate import TOP
 from xbench.intervals import with_intervals
-from xbench.models import fingerprint, slug
+from xbench.models import slug
 from xbench.progress import log
-from xbench.ranking import run_order, tie_order
+from xbench.ranking import rule_order, tie_order
 from xbench.ranks import RankTable, judge
 from xbench.records import Cell, Collection
 from xbench.results import CellResult, Result
-from xbench.scoring import score
-from xbench.storage import sha256
+from xbench.scoring import log_undefined, score
+from xbench.storage import fingerprint, sha256
 from xbench.tasks import Task
 from xbench.trec import check_file, read_run
 
@@ -48,13 +48,12 @@ def score_file(
     table, found = score_run(
         path, cells, judge(collection, task.languages), measures, depth=depth, ignore_ranks=ignore_ranks
     )
-    texts = len(table.query_ids) + len(table.doc_ids)
     key = fingerprint(identity)
     result = Result(
         task={"name": task.name, "version": task.version, "sha256": task.sha256},
         model={"name": f"run:{path.name}", "fingerprint": key, "slug": slug(path.name, key), "identity": identity},
         command=command,
-        texts={"total": texts, "distinct": texts},
+        texts={},  # none is encoded
         cells=found,
         clusters=collection.clusters,
         ranks=table,
@@ -89,13 +88,14 @@ def score_run(
     """
     order, kinds = tie_order(table.doc_ids), len(table.languages)
     judged = table.judged
+    depth = min(depth, len(table.doc_ids))
     table = table._replace(
         above=np.full_like(table.above, -1), top=np.full((len(table.query_ids), depth), -1, np.int32)
     )
     retrieved = np.zeros((len(table.query_ids), kinds), np.int64)
     foreign = _Foreign(cells, table, [m for m in measures if m.foreign])
     for query, found, scores in read_run(path, table.query_ids, table.doc_ids, ignore_ranks=ignore_ranks):
-        docs = found[run_order(scores, order[found])]
+        docs = found[rule_order(scores, order[found])]
         language = table.doc_language[docs]
         retrieved[query] = np.bincount(language, minlength=kinds)
         table.top[query, : len(docs)] = docs[:depth]
@@ -120,6 +120,7 @@ def score_run(
         columns = [table.languages.index(b) for b in cell.passage_languages]
         there = retrieved[[row[query_id] for query_id in query_ids]][:, columns].any(axis=1)
         results.append(score(cell, table, measures, int((~there).sum()), foreign.values(cell, query_ids)))
+    log_undefined(results, measures)
     return table, results
 
 

@@ -39,11 +39,22 @@ def score(
         if measure.multi_only and cell.setting != "multi":
             continue
         found = (foreign or {})[measure.name] if measure.foreign else measure(ranked)
-        undefined = int((~np.isfinite(found)).sum())
-        if undefined:
-            log.info("%s: no %s, it is undefined for %d of %d queries", cell.name, measure.name, undefined, len(found))
+        if not np.isfinite(found).all():
             continue
         per_query[measure.column] = found
         values[measure.name] = measure.aggregate(found)
     queries = int((table.query_language == table.languages.index(cell.query_language)).sum())
     return CellResult(cell, ranked.pool, queries - len(query_ids), missing, query_ids, values, per_query)
+
+
+def log_undefined(cells: Sequence[CellResult], measures: Sequence[Measure]) -> None:
+    """Say in how many cells a measure is missing because it is undefined for a query there."""
+    for measure in measures:
+        lacking = [
+            c.cell.name
+            for c in cells
+            if c.query_ids and measure.name not in c.values and (c.cell.setting == "multi" or not measure.multi_only)
+        ]
+        if lacking:
+            shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+            log.info("no %s in %d cells (%s): undefined for some queries", measure.name, len(lacking), shown)

@@ -2,9 +2,10 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -72,6 +73,12 @@ def sha256(path: Path) -> str:
     """
     with storage(path, "read"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(identity: Mapping[str, object]) -> str:
+    """SHA-256 of the canonical JSON of a model's identity: the key of its cached vectors."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def writable(folder: Path) -> None:

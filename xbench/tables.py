@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xbench.intervals import LEVEL
 from xbench.paired import Comparison
 from xbench.results import CellResult, Result
 
@@ -94,7 +95,7 @@ def bias_tables(result: Result, maps: Mapping[str, NDArray[np.float64]], languag
 
 def comparison_tables(first: Result, second: Result, found: Mapping[str, Sequence[Comparison]]) -> list[Table]:
     """One table a measure: a row for each setting, then for each cell."""
-    columns = ["cell", "queries", "first", "second", "difference", "95%", "p", "p Holm"]
+    columns = ["cell", "queries", "first", "second", "difference", f"{LEVEL:.0%}", "p", "p Holm"]
     columns += ["d_z", "wins", "ties", "losses", "detectable"]
     tables = []
     for name, rows in found.items():

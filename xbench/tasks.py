@@ -178,7 +178,7 @@ def select_cells(task: Task, patterns: Sequence[str]) -> list[Cell]:
     cells = task.cells()
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(cell.name, pattern) for cell in cells):
-            raise unknown("cell", pattern, [cell.name for cell in cells])
+            raise UsageError(f"no cell of {task.name} is called {pattern!r}; see `xbench tasks {task.name}`")
     if not patterns:
         return cells
     return [cell for cell in cells if any(fnmatch.fnmatchcase(cell.name, pattern) for pattern in patterns)]

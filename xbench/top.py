@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from xbench.arithmetic import Matrix, error_band, exact_score, float64_doubt, largest_norm, multiply, scratch
-from xbench.ranking import TILE_BYTES, Pool, cores, exact_in_float32
+from xbench.ranking import TILE_BYTES, Pool, cores, exact_in_float32, rule_order
 
 Rows = NDArray[np.int64]
+# Passages that are put in order at once.
+PASSING = 1 << 18
 
 
 def first_passages(
@@ -61,13 +63,21 @@ def _first(queries: Matrix, pool: Pool, k: int, exact: bool) -> Rows:
     # Two scores further apart than this stand as float32 says.
     sure = 0.0 if exact else 2 * error_band(queries.shape[1], norm, pool.norm, split=True)
     floor = np.nextafter(_floor(scores, k) - np.float32(sure), np.float32(-np.inf))
-    query, row = np.divmod(np.flatnonzero(scores >= floor[:, None]), len(pool))
-    value = scores[query, row].astype(np.float64)
-    if not exact:
-        _settle(queries, pool, query, row, value, sure, float64_doubt(queries.shape[1], norm * pool.norm))
-    sequence = np.lexsort((-pool.order[row], -value, query))
-    starts = np.searchsorted(query[sequence], np.arange(len(queries)))
-    return np.asarray(row[sequence[starts[:, None] + np.arange(k)]])
+    passing = scores >= floor[:, None]
+    found = np.empty((len(queries), k), np.int64)
+    # A model that ties everything lets everything pass: then fewer queries are looked at together.
+    step = max(1, int(PASSING * len(queries) / max(int(passing.sum()), 1)))
+    for first in range(0, len(queries), step):
+        part = slice(first, first + step)
+        query, row = np.divmod(np.flatnonzero(passing[part]), len(pool))
+        value = scores[part][query, row].astype(np.float64)
+        if not exact:
+            doubt = float64_doubt(queries.shape[1], norm * pool.norm)
+            _settle(queries[part], pool, query, row, value, sure, doubt)
+        sequence = rule_order(value, pool.order[row], query)
+        starts = np.searchsorted(query[sequence], np.arange(len(found[part])))
+        found[part] = row[sequence[starts[:, None] + np.arange(k)]]
+    return found
 
 
 def _floor(scores: Matrix, k: int) -> Matrix:

@@ -91,7 +91,8 @@ def check_file(path: Path) -> None:
         DataError: it is none.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a TREC run, {COLUMNS}")
+        found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+        raise DataError(f"{path}: {found}; expected a TREC run, {COLUMNS}")
 
 
 class _Lines:

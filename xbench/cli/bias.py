@@ -21,18 +21,17 @@ from xbench.cli.options import format_option, show_tables
 def command(result: Path, k: int, cluster: str, format_: str | None) -> None:
     """How far the language of a passage, rather than its meaning, decides its rank in RESULT, a result file.
 
-    All from what the run has stored: ranks of the relevant passages in the joint pool, and the first 100 passages
-    of each query. What each measure is: docs/bias.md.
+    All from what the run has stored: ranks of the relevant passages in the joint pool, and the first passages of
+    each query (100, if no measure wanted more). What each measure is: docs/bias.md.
     """
     from xbench.language import bias_result, heat_maps
-    from xbench.parquet import read_ranks
-    from xbench.results import read_result
+    from xbench.results import read_ranks, read_result
     from xbench.tables import bias_tables
 
     stored = read_result(result)
-    table = read_ranks(result.parent, stored.task["name"])
+    table = read_ranks(result, stored)
     found = bias_result(stored, table, k, cluster)
-    maps = heat_maps(table)
+    maps = heat_maps(table, [cell.cell for cell in found.cells])
     if format_ == "json":
         cells = {cell.cell.query_language: cell.values for cell in found.cells}
         matrices = {

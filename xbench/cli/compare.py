@@ -9,7 +9,7 @@ from xbench.cli.options import format_option, measures_option, show_tables
 
 @click.command("compare")
 @click.argument("first", type=click.Path(path_type=Path))
-@click.argument("second", type=click.Path(path_type=Path))
+@click.argument("others", metavar="SECOND...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @measures_option
 @click.option(
     "--cluster", default="paragraph", show_default=True, help="What is drawn as one: paragraph, question or query."
@@ -23,9 +23,9 @@ from xbench.cli.options import format_option, measures_option, show_tables
 )
 @format_option(json=False)
 def command(
-    first: Path, second: Path, measures: tuple[str, ...], cluster: str, alpha: float, format_: str | None
+    first: Path, others: tuple[Path, ...], measures: tuple[str, ...], cluster: str, alpha: float, format_: str | None
 ) -> None:
-    """Compare two result files of one task, query by query; differences are SECOND - FIRST.
+    """Compare result files of one task with the FIRST, query by query; differences are SECOND - FIRST.
 
     For each setting and each cell: a bootstrap interval of the difference (95 %), the p of a paired randomisation
     test, for cells corrected by Holm over their setting, effect size d_z, wins, ties and losses, and the smallest
@@ -37,7 +37,9 @@ def command(
     from xbench.tables import comparison_tables
     from xbench.tasks import same_task
 
-    results = read_result(first), read_result(second)
-    wanted = parse_all(measures or [same_task(results[0].task, first).primary])
-    found = compare_results(*results, wanted, cluster=cluster, alpha=alpha)
-    show_tables(comparison_tables(*results, found), format_)
+    base = read_result(first)
+    wanted = parse_all(measures or [same_task(base.task, first).primary])
+    for path in others:
+        other = read_result(path)
+        found = compare_results(base, other, wanted, cluster=cluster, alpha=alpha)
+        show_tables(comparison_tables(base, other, found), format_)

@@ -3,8 +3,6 @@
 `hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -65,12 +63,6 @@ class Given(Protocol):
 
     def vectors(self, role: Role, language: str, collection: Collection) -> NDArray[np.float32]:
         """float32 (n, d): the vectors of a role and language, rows in the task's order."""
-
-
-def fingerprint(identity: dict[str, object]) -> str:
-    """SHA-256 of the canonical JSON of a model's identity: the key of its cached vectors."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def slug(name: str, key: str) -> str:
