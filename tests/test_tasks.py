@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from xbench import readers, tasks
+from xbench.catalogue import parse_all
 from xbench.errors import DataError, IntegrityError, UsageError
-from xbench.measures import parse_all
 from xbench.records import Cell
 from xbench.tasks import load_task, select, task_names
 
