@@ -510,3 +510,26 @@ def test_power_at_the_detectable_difference(
             hits[kind] += sum(r.p <= alphas[kind] for r in found if r.name in groups)
     print(measure, cells, drops, hits)
     assert all(abs(count / 1000 - 0.8) <= 0.05 for count in hits.values()), hits
+
+
+def test_options_reach_the_interval_and_near_values_do_not_tie() -> None:
+    rng = np.random.default_rng(4)
+    rows = [("x", f"q{i}", f"p{i}", 0.5) for i in range(30)]
+    first, second = made(rows), made([(*row[:3], row[3] + gap) for row, gap in zip(rows, rng.normal(0, 0.1, 30))])  # noqa: B905
+    (row,) = compare(first, second, {}, resamples=999)
+    low, high = row.interval[:2]
+    half = compare(first, second, {}, resamples=999, level=0.5)[0].interval
+    assert low < half.low < half.high < high
+    for other in ({"seed": 1, "resamples": 999}, {"resamples": 500, "flips": 999}):
+        assert compare(first, second, {}, **other)[0].interval != row.interval  # type: ignore[arg-type]
+    near = made([("x", "q0", "p0", 0.5 + 1e-6), *rows[1:]])
+    assert compare(first, near, {}, resamples=99)[0].wins == 1
+
+
+def test_each_cell_of_a_group_weighs_the_same_in_the_effect() -> None:
+    rows = [("x", "q1", "p1", 0.5), *(("y", f"q{i}", f"p{i}", 0.5) for i in range(3))]
+    gaps, weights = np.array([0.3, 0.1, -0.1, 0.2]), np.array([1 / 2, 1 / 6, 1 / 6, 1 / 6])
+    second = made([(*row[:3], row[3] + gap) for row, gap in zip(rows, gaps, strict=True)])
+    both = compare(made(rows), second, {"both": ["x", "y"]}, resamples=99)[2]
+    mean = weights @ gaps
+    assert both.effect == pytest.approx(mean / math.sqrt(weights @ (gaps - mean) ** 2 * 4 / 3), rel=1e-9)
