@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xbench import encode
-from xbench.encode import Store, plan, text_key
 from xbench.encode import encode as encode_collection
+from xbench.encode import plan, text_key
 from xbench.errors import IntegrityError, ModelOutputError
-from xbench.models import Role
+from xbench.models import Prepared, Role
 from xbench.readers import read
 from xbench.records import Collection, Passage, Query
+from xbench.store import Store
 from xbench.tasks import load_task
 
 # A model whose last bits depend on the company a text is encoded in, as those of real models do:
@@ -66,18 +67,15 @@ class Counting:
         self.identity: dict[str, object] = {"kind": "counting", "told": told_language}
         self.calls: list[tuple[str, str, list[str]]] = []
 
-    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
-        return [len(text) for text in texts]
+    def prepare(self, texts: Sequence[str], role: Role) -> Prepared:
+        return Prepared(texts, [len(text) for text in texts], [len(text) % 3 for text in texts])
 
     def _encode(self, role: str, texts: Sequence[str], language: str) -> NDArray[np.float32]:
         self.calls.append((role, language, list(texts)))
         return np.array([[len(text) + 1, sum(map(ord, text)), len(role)] for text in texts], np.float32)
 
-    def encode_queries(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
-        return self._encode("queries", texts, language)
-
-    def encode_passages(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
-        return self._encode("passages", texts, language)
+    def encode(self, items: Sequence[str], role: Role, language: str) -> NDArray[np.float32]:
+        return self._encode(role, items, language)
 
 
 def collection() -> Collection:
@@ -222,7 +220,7 @@ def test_good_vectors_survive_a_bad_batch(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_damaged_shard(tmp_path: Path) -> None:
     store = Store(tmp_path, {"kind": "x"})
-    store.add([b"k" * 32], np.ones((1, 4), np.float32))
+    store.add([b"k" * 32], np.ones((1, 4), np.float32), [0])
     (shard,) = tmp_path.glob("*.npy")
     whole = shard.read_bytes()
     for i in range(0, len(whole), 7):

@@ -16,7 +16,7 @@ from xbench.catalogue import parse
 from xbench.errors import DataError, ModelOutputError
 from xbench.evaluate import Plan, evaluate
 from xbench.export import export_qrels, export_runs
-from xbench.models import load
+from xbench.models import ROLES, load
 from xbench.models.hashing import HashEncoder
 from xbench.ranking import passages_above
 from xbench.readers import read
@@ -45,12 +45,12 @@ def save_vectors(folder: Path, task: str, data: Path | None = None, dimension: i
     collection = read(load_task(task), data)
     rng = np.random.default_rng(0)
     encoder = HashEncoder()
-    for role, method in (("queries", encoder.encode_queries), ("passages", encoder.encode_passages)):
-        for language, rows in getattr(collection, role).items():
+    for role in ROLES:
+        for language, rows in collection.rows(role).items():
             if dimension:
                 vectors = rng.standard_normal((len(rows), dimension), dtype=np.float32)
             else:
-                vectors = method([row.text for row in rows], language)
+                vectors = encoder.encode([row.text for row in rows], role, language)
             np.save(folder / f"{role}.{language}.npy", vectors)
 
 

@@ -25,8 +25,8 @@ tokenizers = pytest.importorskip("tokenizers")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from xbench.errors import DataError, UnsafeInput, UsageError  # noqa: E402
-from xbench.models import ROLES, Encoder, Options, load  # noqa: E402
-from xbench.models.hf import pool  # noqa: E402
+from xbench.models import ROLES, Options, Role, load  # noqa: E402
+from xbench.models.checkpoint import pool  # noqa: E402
 from xbench.storage import fingerprint  # noqa: E402
 
 POOLINGS = ("mean", "cls", "last")
@@ -143,8 +143,22 @@ def st(make_st: Callable[..., Path]) -> Path:
     return make_st()
 
 
-def open_(folder: Path, **options: Any) -> Any:
-    return load(f"hf:{folder}", Options(**{"device": "cpu", **options}))
+class Opened:
+    """A model that takes texts."""
+
+    def __init__(self, model: Any):
+        self.model, self.name, self.identity = model, model.name, model.identity
+
+    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
+        return list(self.model.prepare(texts, role).lengths)
+
+    def encode(self, texts: Sequence[str], role: Role, language: str) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = self.model.encode(self.model.prepare(texts, role).items, role, language)
+        return vectors
+
+
+def open_(folder: Path, **options: Any) -> Opened:
+    return Opened(load(f"hf:{folder}", Options(**{"device": "cpu", **options})))
 
 
 def edit(path: Path, **values: Any) -> None:
@@ -171,8 +185,8 @@ def cosines(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray((a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1)))
 
 
-def alone(model: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
-    return np.concatenate([model.encode_passages([text], "") for text in texts])
+def alone(model: Opened, texts: Sequence[str]) -> NDArray[np.float32]:
+    return np.concatenate([model.encode([text], "passages", "") for text in texts])
 
 
 # Real weights
@@ -186,14 +200,14 @@ REAL = [
 def test_real_weights_as_sentence_transformers_itself(minilm: Path, sentence_transformers: Any) -> None:
     model = open_(minilm)
     theirs = sentence_transformers.SentenceTransformer(str(minilm), device="cpu")
-    for mine in (model.encode_queries(REAL, "en"), model.encode_passages(REAL, "de")):
+    for mine in (model.encode(REAL, "queries", "en"), model.encode(REAL, "passages", "de")):
         assert mine.shape == (len(REAL), 384) and mine.dtype == np.float32 and mine.flags.c_contiguous
         assert np.abs(mine - theirs.encode(REAL, show_progress_bar=False)).max() <= 1e-6
     assert model.lengths(REAL, "queries") == [min(len(theirs.tokenizer(text)["input_ids"]), 256) for text in REAL]
     prompted = open_(minilm, prompt_query="query: ")
     expected = theirs.encode(REAL, prompt="query: ", show_progress_bar=False)
-    assert np.abs(prompted.encode_queries(REAL, "en") - expected).max() <= 1e-6
-    assert np.abs(prompted.encode_passages(REAL, "en") - model.encode_passages(REAL, "en")).max() == 0
+    assert np.abs(prompted.encode(REAL, "queries", "en") - expected).max() <= 1e-6
+    assert np.abs(prompted.encode(REAL, "passages", "en") - model.encode(REAL, "passages", "en")).max() == 0
     assert model.identity["pooling"] == "mean" and model.identity["max_length"] == 256
     assert "data_config.json" in model.identity["files"] and "README.md" not in model.identity["files"]
 
@@ -206,7 +220,7 @@ def test_real_weights_by_either_library(minilm: Path, tmp_path: Path, sentence_t
     a = open_(minilm)
     b = open_(plain, max_length=256)
     assert "sentence-transformers" in a.identity["versions"] and "sentence-transformers" not in b.identity["versions"]
-    assert np.abs(a.encode_queries(REAL, "en") - b.encode_queries(REAL, "en")).max() <= 1e-6
+    assert np.abs(a.encode(REAL, "queries", "en") - b.encode(REAL, "queries", "en")).max() <= 1e-6
     assert a.lengths(REAL, "passages") == b.lengths(REAL, "passages")
     assert open_(plain).identity["max_length"] == 512
     assert open_(minilm, max_length=20).lengths(["bridge " * 400], "queries") == [20]
@@ -220,9 +234,9 @@ def test_one_text_as_the_formula_says(xlmr: Path, pooling: str) -> None:
     text = TEXTS[1]
     hidden = hidden_of(xlmr, ids_of(xlmr, text))
     expected = {"mean": hidden.sum(axis=0) / len(hidden), "cls": hidden[0], "last": hidden[-1]}[pooling]
-    raw = open_(xlmr, pooling=pooling, normalize=False).encode_passages([text], "en")
+    raw = open_(xlmr, pooling=pooling, normalize=False).encode([text], "passages", "en")
     assert np.abs(raw[0] - expected).max() <= 1e-5
-    unit = open_(xlmr, pooling=pooling).encode_queries([text], "en")
+    unit = open_(xlmr, pooling=pooling).encode([text], "queries", "en")
     assert np.abs(unit[0] - expected / np.sqrt((expected**2).sum())).max() <= 1e-6
 
 
@@ -231,11 +245,11 @@ def test_one_text_as_the_formula_says(xlmr: Path, pooling: str) -> None:
 def test_batch_equals_alone(copy: Path, pooling: str, side: str) -> None:
     edit(copy / "tokenizer_config.json", padding_side=side)
     model = open_(copy, pooling=pooling)
-    batch = model.encode_passages(TEXTS, "en")
+    batch = model.encode(TEXTS, "passages", "en")
     assert batch.shape == (len(TEXTS), 32) and batch.dtype == np.float32 and batch.flags.c_contiguous
     assert np.abs(cosines(batch, alone(model, TEXTS)) - 1).max() <= 1e-6
     order = [5, 0, 3, 2, 7, 1, 6, 4]
-    assert np.abs(cosines(model.encode_passages([TEXTS[i] for i in order], ""), batch[order]) - 1).max() <= 1e-6
+    assert np.abs(cosines(model.encode([TEXTS[i] for i in order], "passages", ""), batch[order]) - 1).max() <= 1e-6
 
 
 @pytest.mark.parametrize("how", POOLINGS)
@@ -261,20 +275,20 @@ def test_causal_model_without_pad_token(tmp_path: Path) -> None:
     full = [text for text in TEXTS if text]
     for pooling in POOLINGS:
         model = open_(folder, pooling=pooling)
-        batch = model.encode_queries(TEXTS, "")
+        batch = model.encode(TEXTS, "queries", "")
         assert model.lengths(TEXTS, "queries")[0] == 0 and not batch[0].any()
         assert np.abs(cosines(batch[1:], alone(model, full)) - 1).max() <= 1e-6
-        assert not model.encode_queries(["", ""], "").any()
+        assert not model.encode(["", ""], "queries", "").any()
     assert open_(folder).identity["max_length"] == 64
     hidden = hidden_of(folder, ids_of(folder, full[0]))
-    last = open_(folder, pooling="last", normalize=False).encode_queries(full, "")[0]
+    last = open_(folder, pooling="last", normalize=False).encode(full, "queries", "")[0]
     assert np.abs(last - hidden[-1]).max() <= 1e-4
 
 
 def test_encoder_of_an_encoder_decoder(tmp_path: Path) -> None:
     config = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "pad_token_id": 1}
     model = open_(save(tmp_path / "t5", "T5", tokenizer(), **config))
-    assert np.abs(cosines(model.encode_passages(TEXTS, ""), alone(model, TEXTS)) - 1).max() <= 1e-6
+    assert np.abs(cosines(model.encode(TEXTS, "passages", ""), alone(model, TEXTS)) - 1).max() <= 1e-6
 
 
 def test_pad_token_is_needed_for_the_others(copy: Path) -> None:
@@ -290,10 +304,10 @@ def test_max_length_cuts(xlmr: Path) -> None:
     model = open_(xlmr, max_length=6, normalize=False)
     assert model.lengths([text, "", "a"], "queries") == [6, 2, 3]
     hidden = hidden_of(xlmr, [*ids[:5], ids[-1]])
-    assert np.abs(model.encode_passages([text], "en")[0] - hidden.mean(axis=0)).max() <= 1e-5
+    assert np.abs(model.encode([text], "passages", "en")[0] - hidden.mean(axis=0)).max() <= 1e-5
     assert model.identity["max_length"] == 6
     # RoBERTa's first two positions are no room for tokens; a model cut too late would fail on a long text.
-    assert open_(xlmr, max_length=32).encode_passages([text], "en").shape == (1, 32)
+    assert open_(xlmr, max_length=32).encode([text], "passages", "en").shape == (1, 32)
     for impossible in (33, 512, 2, 0, -1):
         with pytest.raises(UsageError, match="choose from 3 to 32"):
             open_(xlmr, max_length=impossible)
@@ -308,9 +322,9 @@ def test_lengths_of_more_texts_than_a_chunk(xlmr: Path) -> None:
 def test_prompts_change_vectors_and_identity(xlmr: Path) -> None:
     plain, model = open_(xlmr), open_(xlmr, prompt_query="query: ", prompt_passage="the ")
     prompted = [f"query: {text}" for text in TEXTS]
-    assert np.array_equal(model.encode_queries(TEXTS, "en"), plain.encode_queries(prompted, "en"))
-    assert np.array_equal(model.encode_passages(["river"], "en"), plain.encode_passages(["the river"], "en"))
-    assert cosines(model.encode_queries(TEXTS, "en"), plain.encode_queries(TEXTS, "en")).max() < 0.9999
+    assert np.array_equal(model.encode(TEXTS, "queries", "en"), plain.encode(prompted, "queries", "en"))
+    assert np.array_equal(model.encode(["river"], "passages", "en"), plain.encode(["the river"], "passages", "en"))
+    assert cosines(model.encode(TEXTS, "queries", "en"), plain.encode(TEXTS, "queries", "en")).max() < 0.9999
     assert model.lengths(TEXTS, "queries") == plain.lengths(prompted, "queries")
     assert model.identity["prompts"] == {"queries": "query: ", "passages": "the "}
     assert plain.identity["prompts"] == {"queries": "", "passages": ""}
@@ -321,12 +335,12 @@ def test_half_precision_only_when_asked(copy: Path, st: Path, dtype: str) -> Non
     edit(copy / "config.json", dtype=dtype)  # transformers 5 would follow this
     for folder in (copy, st):
         full, half = open_(folder), open_(folder, dtype=dtype)
-        a, b = full.encode_queries(TEXTS, "en"), half.encode_queries(TEXTS, "en")
+        a, b = full.encode(TEXTS, "queries", "en"), half.encode(TEXTS, "queries", "en")
         assert a.dtype == b.dtype == np.float32
         assert 0 < np.abs(a - b).max() < 0.3 and cosines(a, b).min() > 0.98
         assert np.abs((b.astype(np.float64) ** 2).sum(axis=1) - 1).max() <= 1e-6
         assert full.identity["dtype"] == "float32" and fingerprint(full.identity) != fingerprint(half.identity)
-    assert np.array_equal(open_(copy).encode_queries(TEXTS, ""), load_original(copy).encode_queries(TEXTS, ""))
+    assert np.array_equal(open_(copy).encode(TEXTS, "queries", ""), load_original(copy).encode(TEXTS, "queries", ""))
 
 
 def load_original(folder: Path) -> Any:
@@ -344,12 +358,12 @@ def test_prompts_and_similarity_of_the_folder(make_st: Callable[..., Path], sent
     theirs.max_seq_length = 32  # 6.2 says 34, the rows of the table, and fails on a text as long
     assert model.identity["prompts"] == {"queries": "query: ", "passages": "the "}
     assert model.identity["normalize"] is False and model.identity["pooling"] == "cls"
-    assert np.abs(model.encode_queries(TEXTS, "") - theirs.encode_query(TEXTS)).max() <= 1e-5
-    assert np.abs(model.encode_passages(TEXTS, "") - theirs.encode_document(TEXTS)).max() <= 1e-5
+    assert np.abs(model.encode(TEXTS, "queries", "") - theirs.encode_query(TEXTS)).max() <= 1e-5
+    assert np.abs(model.encode(TEXTS, "passages", "") - theirs.encode_document(TEXTS)).max() <= 1e-5
     assert model.lengths(TEXTS, "passages") == [min(len(ids_of(folder, f"the {text}")), 32) for text in TEXTS]
     other = open_(folder, prompt_query="", prompt_passage="x", normalize=True)
     assert other.identity["prompts"] == {"queries": "", "passages": "x"}
-    assert np.abs((other.encode_queries(TEXTS, "").astype(np.float64) ** 2).sum(axis=1) - 1).max() <= 1e-6
+    assert np.abs((other.encode(TEXTS, "queries", "").astype(np.float64) ** 2).sum(axis=1) - 1).max() <= 1e-6
 
 
 def test_passage_prompt_is_not_hidden(make_st: Callable[..., Path], sentence_transformers: Any) -> None:
@@ -361,7 +375,7 @@ def test_passage_prompt_is_not_hidden(make_st: Callable[..., Path], sentence_tra
     theirs.max_seq_length = 32
     expected = theirs.encode(TEXTS, prompt="passage: ", normalize_embeddings=True)
     assert model.identity["prompts"] == {"queries": "query: ", "passages": "passage: "}
-    assert np.abs(model.encode_passages(TEXTS, "") - expected).max() <= 1e-6
+    assert np.abs(model.encode(TEXTS, "passages", "") - expected).max() <= 1e-6
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -370,8 +384,8 @@ def test_pooling_of_the_folder_stands(make_st: Callable[..., Path], xlmr: Path, 
     model = open_(folder, pooling=pooling)
     assert fingerprint(model.identity) == fingerprint(open_(folder).identity)
     same = open_(xlmr, pooling=pooling)
-    assert np.abs(model.encode_queries(TEXTS, "") - same.encode_queries(TEXTS, "")).max() <= 1e-6
-    assert np.abs(cosines(model.encode_passages(TEXTS, ""), alone(model, TEXTS)) - 1).max() <= 1e-6
+    assert np.abs(model.encode(TEXTS, "queries", "") - same.encode(TEXTS, "queries", "")).max() <= 1e-6
+    assert np.abs(cosines(model.encode(TEXTS, "passages", ""), alone(model, TEXTS)) - 1).max() <= 1e-6
     for other in set(POOLINGS) - {pooling}:
         with pytest.raises(UsageError, match=f"pooling {other} contradicts {pooling}"):
             open_(folder, pooling=other)
@@ -398,10 +412,10 @@ def test_max_length_of_the_folder(make_st: Callable[..., Path]) -> None:
     assert cut.lengths([TEXTS[5]], "passages") == cut.lengths([TEXTS[5]], "queries") == [9]
     edit(folder / "sentence_bert_config.json", max_seq_length=9, query_length=9)
     same = open_(folder)
-    for method in ("encode_queries", "encode_passages"):
-        assert np.array_equal(getattr(cut, method)(TEXTS, ""), getattr(same, method)(TEXTS, ""))
+    for role in ROLES:
+        assert np.array_equal(cut.encode(TEXTS, role, ""), same.encode(TEXTS, role, ""))
     edit(folder / "sentence_bert_config.json", max_seq_length=512, query_length=None)  # more than it has positions for
-    assert open_(folder).encode_passages([TEXTS[5]], "").shape == (1, 32)
+    assert open_(folder).encode([TEXTS[5]], "passages", "").shape == (1, 32)
     assert open_(folder).identity["max_length"] == 32
     with pytest.raises(UsageError, match="choose from 3 to 32"):
         open_(folder, max_length=33)
@@ -413,8 +427,8 @@ def test_router_has_two_sides(make_st: Callable[..., Path], sentence_transformer
     sides = [[modules.Transformer(str(folder)), modules.Pooling(32, "mean")] for folder in folders]
     routed = make_st(parts=[modules.Router.for_query_document(*sides)])
     model, queries, passages = open_(routed), open_(folders[0]), open_(folders[1])
-    assert np.abs(model.encode_queries(TEXTS, "") - queries.encode_queries(TEXTS, "")).max() <= 1e-6
-    assert np.abs(model.encode_passages(TEXTS, "") - passages.encode_passages(TEXTS, "")).max() <= 1e-6
+    assert np.abs(model.encode(TEXTS, "queries", "") - queries.encode(TEXTS, "queries", "")).max() <= 1e-6
+    assert np.abs(model.encode(TEXTS, "passages", "") - passages.encode(TEXTS, "passages", "")).max() <= 1e-6
     assert model.lengths(TEXTS, "queries") == queries.lengths(TEXTS, "queries")
     cut = open_(routed, max_length=5)
     for role in ROLES:
@@ -432,7 +446,7 @@ def test_bag_of_embeddings(make_st: Callable[..., Path], sentence_transformers: 
     assert next(iter(load_file(folder / "model.safetensors").values())).dtype == torch.float16
     model = open_(folder, normalize=False)
     expected = weights[bpe.encode(TEXTS[2], add_special_tokens=False).ids].astype(np.float64).mean(axis=0)
-    assert np.abs(model.encode_passages([TEXTS[2]], "")[0] - expected).max() <= 1e-6
+    assert np.abs(model.encode([TEXTS[2]], "passages", "")[0] - expected).max() <= 1e-6
     assert model.lengths(["abc", ""], "queries") == [3, 0]
     assert model.identity["max_length"] is None and model.identity["pooling"] == "none"
     with pytest.raises(UsageError, match="leave max_length out"):
@@ -515,8 +529,8 @@ def test_nothing_on_the_screen(
     caplog.clear()
     model = open_(folder)
     model.lengths(TEXTS, "queries")
-    model.encode_queries(TEXTS, "en")
-    model.encode_passages(TEXTS, "en")
+    model.encode(TEXTS, "queries", "en")
+    model.encode(TEXTS, "passages", "en")
     assert capfd.readouterr() == ("", "") and not caplog.records
     assert transformers.utils.logging.is_progress_bar_enabled() == bars
 
@@ -616,7 +630,7 @@ print(sorted({"torch", "transformers", "sentence_transformers", "tokenizers"} & 
 def test_pickles_that_are_never_read_do_not_matter(xlmr: Path, copy: Path) -> None:
     (copy / "pytorch_model.bin").write_bytes(pickle.dumps(Touch(copy / "touched")))
     write("openvino/openvino_model.bin", b"x")(copy)
-    assert np.array_equal(open_(copy).encode_queries(TEXTS, ""), open_(xlmr).encode_queries(TEXTS, ""))
+    assert np.array_equal(open_(copy).encode(TEXTS, "queries", ""), open_(xlmr).encode(TEXTS, "queries", ""))
     assert not (copy / "touched").exists()
     pickle.loads((copy / "pytorch_model.bin").read_bytes())  # the trap does work
     assert (copy / "touched").exists()

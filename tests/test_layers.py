@@ -13,7 +13,7 @@ LAYERS = [
     ["arithmetic", "bias", "catalogue", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
     ["intervals", "parquet", "results", "sources", "tables", "tasks"],
     ["models", "readers"],
-    ["encode", "index"],
+    ["encode", "index", "store"],
     ["evaluate", "export", "language", "runs", "scoring"],
     ["gate"],
     ["cli"],

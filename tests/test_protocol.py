@@ -23,7 +23,7 @@ def projected(texts: list[str]) -> NDArray[np.float32]:
     """Vectors off the grid of `hash`: float32 adds them up with rounding, as those of real models."""
     plane = np.random.default_rng(0).standard_normal((DIMENSION, 96), dtype=np.float32)
     # One text at a time: equal texts get equal vectors, whatever a product of matrices does at its edges.
-    rows = [row @ plane for row in HashEncoder().encode_passages(texts, "")]
+    rows = [row @ plane for row in HashEncoder().encode(texts, "passages", "")]
     return np.stack([row / np.linalg.norm(row) for row in rows])
 
 
@@ -90,7 +90,7 @@ def slow_protocol(
 
 
 def hashed(texts: list[str]) -> NDArray[np.float32]:
-    return HashEncoder().encode_passages(texts, "")
+    return HashEncoder().encode(texts, "passages", "")
 
 
 def check(result: Result, folder: Path, languages: list[str], encode: Encode = hashed) -> None:

@@ -1,108 +1,27 @@
-"""Every distinct text once: a store of vectors on disk, batches by length, resumable at any point."""
+"""Every distinct text once: batches by length, tokenized ahead, resumable at any point."""
 
 import contextlib
 import hashlib
-import io
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.errors import IncompleteError, IntegrityError, ModelOutputError, XbenchError
-from xbench.models import ROLES, Encoder, Role
+from xbench.errors import IncompleteError, ModelOutputError, XbenchError
+from xbench.models import ROLES, Encoder, Prepared, Role
 from xbench.progress import log, track
 from xbench.records import Collection
-from xbench.storage import atomic, fingerprint, sha256, storage
-from xbench.strictjson import read_json
+from xbench.storage import fingerprint
+from xbench.store import SCHEMA, UNKNOWN, Cut, Store
 
-# Raised when the layout of the store or the plan of the batches changes: old vectors are then unread.
-SCHEMA = 1
 # A killed run loses at most the vectors since the last shard.
 SHARD_SECONDS, SHARD_BYTES = 10.0, 64 << 20
-
-
-class Store:
-    """The vectors of one model, in a folder of shards named by the SHA-256 of their bytes.
-
-    A shard is a .npy file of records (key: 32 bytes, vector: float32 (d,)). Shards are written
-    whole or not at all and never changed, so any number of runs may share the folder: what two
-    of them encode at once is stored twice and read once.
-    """
-
-    def __init__(self, folder: Path, identity: dict[str, object]):
-        """Open the store of a model, or make it.
-
-        Raises:
-            IntegrityError: the folder belongs to another model, or a shard is damaged.
-            StorageError: it cannot be read or written.
-        """
-        self.folder = folder
-        self._shards: dict[str, NDArray[np.void]] = {}
-        self._places: dict[bytes, tuple[str, int]] = {}
-        card = folder / "model.json"
-        text = json.dumps(identity, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-        if not card.is_file():
-            with atomic(card) as file:
-                file.write(text.encode())
-        elif read_json(card) != json.loads(text):
-            raise IntegrityError(f"{card} describes another model than this fingerprint; delete {folder}")
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read the shards that are new since the last look, other runs' included."""
-        with storage(self.folder, "read"):
-            paths = sorted(p for p in self.folder.glob("*.npy") if p.stem not in self._shards)
-        for path in paths:
-            found = sha256(path)
-            if found != path.stem:
-                raise IntegrityError(f"{path} is damaged: found sha256 {found}; delete it and run again")
-            shard = np.load(path, mmap_mode="r", allow_pickle=False)
-            self._shards[path.stem] = shard
-            for row, key in enumerate(shard["key"].tolist()):
-                self._places.setdefault(key, (path.stem, row))
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._places
-
-    @property
-    def dimension(self) -> int | None:
-        """Of the vectors; None while there is none."""
-        return next((int(shard["vector"].shape[1]) for shard in self._shards.values()), None)
-
-    def add(self, keys: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
-        """Store vectors float32 (n, d) under their keys.
-
-        Raises:
-            StorageError: the shard cannot be written; the store is as it was.
-        """
-        shard = np.empty(len(keys), [("key", "V32"), ("vector", "<f4", (vectors.shape[1],))])
-        shard["key"] = np.frombuffer(b"".join(keys), "V32")
-        shard["vector"] = vectors
-        buffer = io.BytesIO()
-        np.save(buffer, shard, allow_pickle=False)
-        data = buffer.getbuffer()
-        with atomic(self.folder / f"{hashlib.sha256(data).hexdigest()}.npy") as file:
-            file.write(data)
-        self.refresh()
-
-    def gather(self, keys: Sequence[bytes]) -> NDArray[np.float32]:
-        """float32 (n, d): the vectors of keys that are all there."""
-        by_shard: dict[str, list[tuple[int, int]]] = {}
-        for i, key in enumerate(keys):
-            name, row = self._places[key]
-            by_shard.setdefault(name, []).append((i, row))
-        dimensions = {self._shards[name]["vector"].shape[1] for name in by_shard}
-        if len(dimensions) != 1:
-            raise ModelOutputError(f"the model gave vectors of different lengths: {sorted(dimensions)}")
-        out = np.empty((len(keys), dimensions.pop()), np.float32)
-        for name, pairs in by_shard.items():
-            at, rows = np.array(pairs).T
-            out[at] = self._shards[name]["vector"][rows]
-        return out
+# Texts that are tokenized, sorted and cut into batches together; two such windows are held at once.
+WINDOW = 1 << 15
 
 
 class Work(NamedTuple):
@@ -121,6 +40,7 @@ class Encoded(NamedTuple):
     texts: int  # queries and passages in all
     distinct: int  # distinct by role, and by language for a model that is told it
     encoded: int  # in this run; the others were in the store
+    cut: dict[Role, dict[str, Cut | None]]  # None where the model does not tell
 
 
 def encode(model: Encoder, collection: Collection, cache: Path, batch_tokens: int | None = None) -> Encoded:
@@ -146,20 +66,18 @@ def encode(model: Encoder, collection: Collection, cache: Path, batch_tokens: in
     identity = full_identity(model, batch_tokens)
     budget = batch_tokens or model.batch_tokens
     store = Store(cache / "vectors" / fingerprint(identity), identity)
-    keys: dict[Role, dict[str, list[bytes]]] = {role: {} for role in ROLES}
-    texts = distinct = encoded = 0
+    keys = _keys(collection, told=model.told_language)
+    works: dict[Role, list[Work]] = {}
     for role in ROLES:
-        works: dict[bytes, Work] = {}
-        for language, rows in (collection.queries if role == "queries" else collection.passages).items():
-            keys[role][language] = [text_key(role, language if model.told_language else "", row.text) for row in rows]
+        found: dict[bytes, Work] = {}
+        for language, rows in collection.rows(role).items():
             for key, (id_, text) in zip(keys[role][language], rows, strict=True):
-                works.setdefault(key, Work(key, text, language, id_))
-            texts += len(rows)
-        distinct += len(works)
-        encoded += _encode_role(model, role, list(works.values()), store, budget)
-    log.info("encoded %d of %d distinct texts (%d in all); the others were stored", encoded, distinct, texts)
-    vectors = {role: {a: store.gather(k) for a, k in keys[role].items()} for role in ROLES}
-    return Encoded(vectors, texts, distinct, encoded)
+                found.setdefault(key, Work(key, text, language, id_))
+        works[role] = list(found.values())
+    encoded = _encode_works(model, works, store, budget)
+    all_ = _gather(store, keys, encoded)
+    log.info("encoded %d of %d distinct texts (%d in all); the others were stored", encoded, all_.distinct, all_.texts)
+    return all_
 
 
 def cached(identity: dict[str, object], collection: Collection, cache: Path) -> Encoded:
@@ -171,23 +89,42 @@ def cached(identity: dict[str, object], collection: Collection, cache: Path) -> 
     """
     folder = cache / "vectors" / fingerprint(identity)
     store = Store(folder, identity) if folder.is_dir() else None
-    fewest, texts = 0, 0
+    fewest = 0
     for told in (False, True):
-        keys: dict[Role, dict[str, list[bytes]]] = {
-            role: {
-                language: [text_key(role, language if told else "", row.text) for row in rows]
-                for language, rows in (collection.queries if role == "queries" else collection.passages).items()
-            }
-            for role in ROLES
-        }
-        distinct = {key for by_language in keys.values() for some in by_language.values() for key in some}
-        missing = sum(store is None or key not in store for key in distinct)
+        keys = _keys(collection, told=told)
+        missing = sum(store is None or key not in store for key in _distinct(keys))
         fewest = min(fewest or missing, missing)
         if store and not missing:
-            texts = sum(len(some) for by_language in keys.values() for some in by_language.values())
-            vectors = {role: {a: store.gather(some) for a, some in keys[role].items()} for role in ROLES}
-            return Encoded(vectors, texts, len(distinct), 0)
+            return _gather(store, keys, 0)
     raise IncompleteError(f"{folder}: lacks the vectors of {fewest} texts")
+
+
+Keys = dict[Role, dict[str, list[bytes]]]
+
+
+def _keys(collection: Collection, *, told: bool) -> Keys:
+    """The key of every text, by role and language; `told`: whether the model is told the language."""
+    return {
+        role: {
+            language: [text_key(role, language if told else "", row.text) for row in rows]
+            for language, rows in collection.rows(role).items()
+        }
+        for role in ROLES
+    }
+
+
+def _distinct(keys: Keys) -> set[bytes]:
+    return {key for by_language in keys.values() for some in by_language.values() for key in some}
+
+
+def _gather(store: Store, keys: Keys, encoded: int) -> Encoded:
+    return Encoded(
+        {role: {a: store.gather(some) for a, some in keys[role].items()} for role in ROLES},
+        sum(len(some) for by_language in keys.values() for some in by_language.values()),
+        len(_distinct(keys)),
+        encoded,
+        {role: {a: store.lost(some) for a, some in keys[role].items()} for role in ROLES},
+    )
 
 
 def full_identity(model: Encoder, batch_tokens: int | None) -> dict[str, object]:
@@ -218,55 +155,103 @@ def plan(lengths: Sequence[int], languages: Sequence[str], budget: int) -> Itera
         yield batch
 
 
-def _encode_role(model: Encoder, role: Role, works: list[Work], store: Store, budget: int) -> int:
+class _Batch(NamedTuple):
+    """What is encoded and not yet stored."""
+
+    keys: list[bytes]
+    vectors: NDArray[np.float32]
+    lost: list[int]
+
+
+class _Window(NamedTuple):
+    """Texts of one role that are batched together."""
+
+    role: Role
+    works: list[Work]
+
+
+def _encode_works(model: Encoder, works: dict[Role, list[Work]], store: Store, budget: int) -> int:
     """Encode and store what the store lacks; returns how many texts that were."""
-    if all(work.key in store for work in works):
+    windows = [
+        _Window(role, works[role][low : low + WINDOW])
+        for role in ROLES
+        for low in range(0, len(works[role]), WINDOW)
+        if any(work.key not in store for work in works[role][low : low + WINDOW])
+    ]
+    if not windows:
         return 0
-    lengths = model.lengths([work.text for work in works], role)
-    languages = [work.language if model.told_language else "" for work in works]
-    method = model.encode_queries if role == "queries" else model.encode_passages
     done = 0
-    pending: list[tuple[list[bytes], NDArray[np.float32]]] = []
+    pending: list[_Batch] = []
     flushed = time.monotonic()
 
     def flush() -> None:
         nonlocal flushed
-        if pending:
-            keys = [key for batch, _ in pending for key in batch]
-            vectors = np.concatenate([v for _, v in pending])
-            pending.clear()  # first: what failed to be written is not written twice
-            store.add(keys, vectors)
+        batches = pending.copy()
+        pending.clear()  # first: what failed to be written is not written twice
+        if batches:
+            keys = [key for batch in batches for key in batch.keys]
+            lost = [tokens for batch in batches for tokens in batch.lost]
+            store.add(keys, np.concatenate([batch.vectors for batch in batches]), lost)
         flushed = time.monotonic()
 
     with contextlib.ExitStack() as stack:
-        advance = stack.enter_context(track(f"encoding {role}", len(works), "texts"))
+        advance = stack.enter_context(track("encoding", sum(len(window.works) for window in windows), "texts"))
         stack.callback(flush)  # also when interrupted: what is encoded is kept
-        for batch in plan([max(n, 1) for n in lengths], languages, budget):
-            missing = [works[i] for i in batch if works[i].key not in store]
-            if missing:
-                vectors = _ask(model, method, [work.text for work in missing], missing[0].language)
-                _check(model, vectors, missing, store.dimension or (pending[0][1].shape[1] if pending else None))
-                # A copy: some models give the same array each time, with new content.
-                pending.append(([work.key for work in missing], np.array(vectors, order="C")))
-                done += len(missing)
-            advance(len(batch))
-            size = sum(v.nbytes for _, v in pending)
-            if size > SHARD_BYTES or (pending and time.monotonic() - flushed > SHARD_SECONDS):
-                flush()
+        for (role, some), prepared in _prepared(model, windows):
+            languages = [work.language if model.told_language else "" for work in some]
+            for places in plan([max(n, 1) for n in prepared.lengths], languages, budget):
+                missing = [i for i in places if some[i].key not in store]
+                if missing:
+                    dimension = store.dimension or (pending[0].vectors.shape[1] if pending else None)
+                    pending.append(_encode_batch(model, role, some, prepared, missing, dimension))
+                    done += len(missing)
+                advance(len(places))
+                size = sum(batch.vectors.nbytes for batch in pending)
+                if size > SHARD_BYTES or (pending and time.monotonic() - flushed > SHARD_SECONDS):
+                    flush()
     return done
 
 
-def _ask(
-    model: Encoder, method: Callable[[Sequence[str], str], NDArray[np.float32]], texts: list[str], language: str
-) -> object:
+def _encode_batch(
+    model: Encoder, role: Role, works: list[Work], prepared: Prepared, places: list[int], dimension: int | None
+) -> _Batch:
+    chosen = [works[i] for i in places]
+    items = [prepared.items[i] for i in places]
+    vectors = _ask(model, len(items), lambda: model.encode(items, role, chosen[0].language))
+    _check(model, vectors, chosen, dimension)
+    lost = [UNKNOWN if prepared.lost is None else prepared.lost[i] for i in places]
+    # A copy: some models give the same array each time, with new content.
+    return _Batch([work.key for work in chosen], np.array(vectors, order="C"), lost)
+
+
+def _prepared(model: Encoder, windows: Sequence[_Window]) -> Iterator[tuple[_Window, Prepared]]:
+    """Each window with its texts tokenized; while one is encoded, a thread tokenizes the next."""
+
+    def prepare(window: _Window) -> Prepared:
+        texts = [work.text for work in window.works]
+        prepared: Any = _ask(model, len(texts), lambda: model.prepare(texts, window.role))
+        sizes = [len(part) for part in prepared if part is not None]
+        if sizes != [len(texts)] * len(sizes):
+            raise ModelOutputError(f"model {model.name!r} prepared {sizes} of {len(texts)} texts")
+        return Prepared(*prepared)
+
+    with ThreadPoolExecutor(1) as executor:
+        futures = [executor.submit(prepare, window) for window in windows[:1]]
+        for i, window in enumerate(windows):
+            current = futures.pop()
+            futures = [executor.submit(prepare, following) for following in windows[i + 1 : i + 2]]
+            yield window, current.result()
+
+
+def _ask(model: Encoder, texts: int, call: Callable[[], Any]) -> Any:
     """Other people's code: what it raises is a fault of the model, not of xbench."""
     try:
-        return method(texts, language)
+        return call()
     except XbenchError:
         raise
     except (Exception, SystemExit) as error:
         raise ModelOutputError(
-            f"model {model.name!r} raised {type(error).__name__}: {error} (on {len(texts)} texts; --debug shows where)"
+            f"model {model.name!r} raised {type(error).__name__}: {error} (on {texts} texts; --debug shows where)"
         ) from error
 
 

@@ -107,12 +107,13 @@ def vectors(model: Encoder | Given, collection: Collection, cache: Path, batch_t
     """The vectors of all texts: encoded, from the cache, or given."""
     if not isinstance(model, Given):
         return encode(model, collection, cache, batch_tokens)
-    encoded = Encoded({role: {} for role in ROLES}, 0, 0, 0)
+    encoded = Encoded({role: {} for role in ROLES}, 0, 0, 0, {role: {} for role in ROLES})
     dimensions: dict[int, str] = {}
     for role in ROLES:
         for language in collection.queries if role == "queries" else collection.passages:
             found = encoded.vectors[role][language] = model.vectors(role, language, collection)
             check_finite(model.name, found, collection.ids(role, language))
+            encoded.cut[role][language] = None
             dimensions.setdefault(found.shape[1], f"{role}.{language}.npy")
     if len(dimensions) > 1:
         raise DataError(f"{model.name}: files of different widths: {dimensions}; all must have the same d")

@@ -36,7 +36,11 @@ class Collection(NamedTuple):
 
     def ids(self, role: str, language: str) -> list[str]:
         """The ids of the `queries` or `passages` of a language, in the task's order."""
-        return [row[0] for row in (self.queries if role == "queries" else self.passages)[language]]
+        return [row[0] for row in self.rows(role)[language]]
+
+    def rows(self, role: str) -> dict[str, list[Query]] | dict[str, list[Passage]]:
+        """The `queries` or `passages` by language."""
+        return self.queries if role == "queries" else self.passages
 
 
 class Cell(NamedTuple):

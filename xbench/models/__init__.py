@@ -3,17 +3,18 @@
 `hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`.
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xbench.errors import UsageError, unknown
-from xbench.records import Collection
+from xbench.records import Collection, Passage, Query
 
 Role = Literal["queries", "passages"]
 ROLES: tuple[Role, Role] = ("queries", "passages")
@@ -32,6 +33,18 @@ class Options:
     device: str | None = None  # cpu, cuda, cuda:1, mps [cuda where there is one, else cpu]
 
 
+class Prepared(NamedTuple):
+    """Texts made ready to be encoded: tokenized once, in the order they were given."""
+
+    items: Sequence[Any]
+    """What `Encoder.encode` takes, one a text."""
+    lengths: Sequence[int]
+    """Cost of each, in tokens or the like: what batches are sorted by and filled to."""
+    lost: Sequence[int] | None = None
+    """Tokens cut off each text; None where the model does not tell."""
+
+
+@runtime_checkable
 class Encoder(Protocol):
     """Maps texts to vectors. Learns nothing of the task but text, role and language."""
 
@@ -40,18 +53,15 @@ class Encoder(Protocol):
     told_language: bool
     """Whether the language can change a vector; if not, a text is encoded once for all languages."""
     batch_tokens: int
-    """Padded tokens in a batch that suit the model and its device; in the unit of `lengths`."""
+    """Padded tokens in a batch that suit the model and its device; in the unit of `Prepared.lengths`."""
     identity: dict[str, object]
     """JSON values: everything that can move a number, and nothing that cannot (no path, no time)."""
 
-    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
-        """Cost of each text, in tokens or the like: what batches are sorted by and filled to."""
+    def prepare(self, texts: Sequence[str], role: Role) -> Prepared:
+        """Tokenize, or whatever comes before computing; called by another thread than `encode`, at the same time."""
 
-    def encode_queries(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
-        """float32 (n, d): the vectors of queries of one language."""
-
-    def encode_passages(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
-        """float32 (n, d): the vectors of passages of one language."""
+    def encode(self, items: Sequence[Any], role: Role, language: str) -> NDArray[np.float32]:
+        """float32 (n, d): the vectors of one batch of n >= 1 prepared texts of one language, in its order."""
 
 
 @runtime_checkable
@@ -63,6 +73,29 @@ class Given(Protocol):
 
     def vectors(self, role: Role, language: str, collection: Collection) -> NDArray[np.float32]:
         """float32 (n, d): the vectors of a role and language, rows in the task's order."""
+
+
+class Searcher(Protocol):
+    """A retriever's index of one pool; closed when its `with` block ends."""
+
+    def scores(self, queries: Sequence[Query], language: str) -> NDArray[np.float64]:
+        """float64 (n, m): scores of all m passages of the pool, in the task's order, for n queries of one language.
+
+        Minus infinity: not retrieved. Those rank after all others, by the tie rule, and are counted.
+        """
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """Answers queries from a pool with scores, without vectors."""
+
+    name: str
+    identity: dict[str, object]
+
+    def search(
+        self, passages: Mapping[str, Sequence[Passage]], folder: Path
+    ) -> contextlib.AbstractContextManager[Searcher]:
+        """Index a pool, the passages of one or more languages in the task's order; temporary files go to `folder`."""
 
 
 def slug(name: str, key: str) -> str:

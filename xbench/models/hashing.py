@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.models import Role
+from xbench.models import Prepared, Role
 
 DIMENSION = 1024
 NGRAMS = (2, 3, 4)
@@ -39,17 +39,13 @@ class HashEncoder:
             "unicode": unicodedata.unidata_version,
         }
 
-    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
-        """Characters of each text."""
-        return [len(text) for text in texts]
+    def prepare(self, texts: Sequence[str], role: Role) -> Prepared:
+        """The texts themselves; their length is in characters, and nothing is cut."""
+        return Prepared(texts, [len(text) for text in texts], [0] * len(texts))
 
-    def encode_queries(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
+    def encode(self, items: Sequence[str], role: Role, language: str) -> NDArray[np.float32]:
         """float32 (n, 1024)."""
-        return np.stack([_encode(text) for text in texts])
-
-    def encode_passages(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
-        """float32 (n, 1024)."""
-        return np.stack([_encode(text) for text in texts])
+        return np.stack([_encode(text) for text in items])
 
 
 def _encode(text: str) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench.errors import DataError, ModelOutputError, UsageError, XbenchError
-from xbench.models import Role
+from xbench.models import Prepared, Role
 
 T = TypeVar("T", int, str)
 
@@ -64,18 +64,14 @@ class PythonEncoder:
             "fingerprint": _attribute(spelling, target, "fingerprint", ""),
         }
 
-    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
-        """A rough number of tokens: a quarter of the bytes."""
-        return [len(text.encode()) // 4 + 1 for text in texts]
+    def prepare(self, texts: Sequence[str], role: Role) -> Prepared:
+        """The texts themselves, with a rough number of tokens: a quarter of the bytes."""
+        return Prepared(texts, [len(text.encode()) // 4 + 1 for text in texts])
 
-    def encode_queries(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
+    def encode(self, items: Sequence[str], role: Role, language: str) -> NDArray[np.float32]:
         """What the object returns; checked by the caller."""
-        vectors: NDArray[np.float32] = self._object.encode_queries(list(texts), language)
-        return vectors
-
-    def encode_passages(self, texts: Sequence[str], language: str) -> NDArray[np.float32]:
-        """What the object returns; checked by the caller."""
-        vectors: NDArray[np.float32] = self._object.encode_passages(list(texts), language)
+        method = self._object.encode_queries if role == "queries" else self._object.encode_passages
+        vectors: NDArray[np.float32] = method(list(items), language)
         return vectors
 
 

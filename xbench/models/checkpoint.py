@@ -1,0 +1,177 @@
+"""Computing with a loaded checkpoint: tokenizing, pooling, cutting; by transformers or by sentence-transformers."""
+
+import contextlib
+import logging
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xbench.errors import DataError, UsageError
+from xbench.models import Options, Role
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from torch import Tensor, nn
+
+NO_LIMIT = 10**6  # a tokenizer that knows no limit says 1e30; no real one comes near this
+# What differs between the two libraries: functions from texts and their role to lengths, and from one batch to
+# vectors, any float dtype (n, d) on any device; the tokenizer; what only the loaded checkpoint tells of its identity.
+Loaded = tuple[Callable[[list[str], Role], list[int]], Callable[[list[str], Role], "Tensor"], Any, dict[str, object]]
+
+
+def load_transformers(folder: Path, options: Options, device: str) -> Loaded:
+    """A plain checkpoint: its last hidden states, pooled here."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.models.auto import modeling_auto as auto
+
+    safe = {"trust_remote_code": False, "local_files_only": True}
+    weights = {"use_safetensors": True, "dtype": getattr(torch, options.dtype), "output_loading_info": True}
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, **safe)
+    model, report = AutoModel.from_pretrained(folder, **weights, **safe)
+    # transformers fills what a file lacks with random numbers; only the pooler, not used here, may be missing.
+    if lost := sorted(key for key in report["missing_keys"] if "pooler" not in key):
+        raise DataError(f"{folder}: no weights for {lost[0]} and {len(lost) - 1} more; fetch the checkpoint again")
+    if tokenizer.pad_token is None:  # the end will do for a causal model, since pads are masked
+        causal = set(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+        if tokenizer.eos_token is None or model.config.model_type not in causal:
+            raise DataError(f"{folder}: the tokenizer has no pad token; set pad_token in its tokenizer_config.json")
+        tokenizer.pad_token = tokenizer.eos_token
+    # Whatever the tokenizer prefers: on the right, pads shift no position, and a causal model does not see them.
+    tokenizer.padding_side = "right"
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    model.config.use_cache = False  # keys and values of every layer, which only generation needs
+    model = model.to(device).eval()
+    limit = _limit(options.max_length, min(tokenizer.model_max_length, 512), model, tokenizer)
+    pooling = options.pooling or "mean"
+    prompts: dict[Role, str] = {"queries": options.prompt_query or "", "passages": options.prompt_passage or ""}
+
+    def tokens(texts: list[str], role: Role, **more: object) -> Any:
+        return tokenizer([prompts[role] + text for text in texts], truncation=True, max_length=limit, **more)
+
+    def lengths(texts: list[str], role: Role) -> list[int]:
+        return [len(ids) for ids in tokens(texts, role)["input_ids"]]
+
+    @torch.inference_mode()
+    def vectors(texts: list[str], role: Role) -> Any:
+        batch = tokens(texts, role, padding=True, return_tensors="pt").to(device)
+        some = batch["attention_mask"].bool().any(dim=1)
+        found = torch.zeros(len(texts), model.config.hidden_size, device=device)
+        if some.any():  # a text without a token stays zero: no model is defined on it
+            inputs = {key: value[some] for key, value in batch.items()}
+            found[some] = pool(model(**inputs).last_hidden_state, inputs["attention_mask"], pooling)
+        return found
+
+    told = {"pooling": pooling, "normalize": options.normalize is not False, "prompts": prompts, "max_length": limit}
+    return lengths, vectors, tokenizer, told
+
+
+def load_sentence_transformers(folder: Path, options: Options, device: str) -> Loaded:
+    """A folder of modules, with the prompts, pooling and length its authors set."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    weights = {"use_safetensors": True, "dtype": getattr(torch, options.dtype)}
+    safe: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    model: Any = SentenceTransformer(str(folder), device=device, model_kwargs=weights, **safe)
+    if (similarity := model.similarity_fn_name) not in ("cosine", "dot"):
+        raise UsageError(f"{folder} is made for {similarity} distance; only cosine and dot product are supported")
+    if options.dtype == "float32":  # a module without transformer keeps the dtype of its file
+        model.float()
+    parts = list(model.modules())
+    if options.normalize is False and any(type(part).__name__ == "Normalize" for part in parts):
+        raise UsageError(f"{folder} normalises in a module of its own; leave normalize out")
+    modes = [getattr(part, "pooling_mode", ()) for part in parts]  # a name, or names that are concatenated
+    names = [name for mode in modes for name in ([mode] if isinstance(mode, str) else mode)]
+    pooling = "+".join(dict.fromkeys(names)).replace("lasttoken", "last") or "none"
+    if options.pooling not in (None, pooling):
+        raise UsageError(f"pooling {options.pooling} contradicts {pooling}, the one of {folder}; leave pooling out")
+    tokenizer, own, limit = getattr(model, "tokenizer", None), model.max_seq_length, None
+    if callable(tokenizer):
+        limit = _limit(options.max_length, own if own and own < NO_LIMIT else 512, model, tokenizer)
+    elif options.max_length is not None:  # a bag of embeddings
+        raise UsageError(f"{folder} takes texts of any length; leave max_length out")
+    # Given at each call, since it then overrides a length of the folder for one role as well.
+    cut = {} if limit == own or limit is None else {"max_length": limit}
+    # The names, in the order, that encode_query and encode_document promise to look for. Not by their look-up:
+    # 6.2 adds an empty "document" to the prompts of the folder, which then hides its "passage".
+    given = {name: prompt for name, prompt in model.prompts.items() if prompt}
+    document = next((given[name] for name in ("document", "passage", "corpus") if name in given), "")
+    query = given.get("query", "") if options.prompt_query is None else options.prompt_query
+    passage = document if options.prompt_passage is None else options.prompt_passage
+    prompts: dict[Role, str] = {"queries": query, "passages": passage}
+
+    def lengths(texts: list[str], role: Role) -> list[int]:
+        settings = {"text": {**cut, "padding": False}, "common": {"return_tensors": None}}
+        task = "query" if role == "queries" else "document"
+        found = model.preprocess(texts, prompt=prompts[role], task=task, processing_kwargs=settings)
+        return [sum(mask) for mask in found["attention_mask"]] if "attention_mask" in found else [*map(len, texts)]
+
+    def vectors(texts: list[str], role: Role) -> Any:
+        encode = model.encode_query if role == "queries" else model.encode_document
+        settings = {"batch_size": len(texts), "show_progress_bar": False, "convert_to_tensor": True}
+        return encode(texts, prompt=prompts[role], processing_kwargs={"text": cut}, **settings)
+
+    normalize = similarity == "cosine" if options.normalize is None else options.normalize
+    told = {"pooling": pooling, "normalize": normalize, "prompts": prompts, "max_length": limit}
+    return lengths, vectors, tokenizer, told
+
+
+def pool(hidden: "Tensor", mask: "Tensor", how: str) -> "Tensor":
+    """float32 (n, d): mean, first (cls) or last of vectors (n, t, d) where mask, int (n, t), is 1; pads on any side."""
+    if how == "mean":  # filled, not multiplied: a NaN at a pad must not count
+        return hidden.float().masked_fill(mask.unsqueeze(2) == 0, 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+    column = mask.argmax(dim=1) if how == "cls" else (mask * mask.cumsum(dim=1)).argmax(dim=1)
+    return hidden.float().take_along_dim(column.view(-1, 1, 1), dim=1).squeeze(1)
+
+
+def _limit(asked: int | None, own: int, model: "nn.Module", tokenizer: Any) -> int:
+    """Tokens a text is cut to: as asked, else the checkpoint's own, and never more than it has positions for."""
+    room = NO_LIMIT
+    for part in model.modules():
+        stated = getattr(getattr(part, "config", None), "max_position_embeddings", None)
+        room = min(room, stated) if isinstance(stated, int) and stated > 0 else room
+        table: Any = getattr(part, "position_embeddings", None)
+        if hasattr(table, "num_embeddings"):  # RoBERTa and its kin count from the row after that of the pad
+            room = min(room, table.num_embeddings - (-1 if table.padding_idx is None else table.padding_idx) - 1)
+    special = len(tokenizer("")["input_ids"])
+    if asked is not None and not special < asked <= room:
+        raise UsageError(f"max_length {asked} is not possible with this model; choose from {special + 1} to {room}")
+    return min(own, room) if asked is None else asked
+
+
+class _Quiet:
+    """Keeps bars, log lines and warnings of the libraries off the screen: `with quiet:`.
+
+    Several threads may be inside at once: what is silenced is the process's, so the first one in silences
+    and the last one out restores.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._undo = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging as bars
+
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1:
+                return
+            self._undo.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            self._undo.callback(logging.disable, logging.root.manager.disable)
+            logging.disable(logging.WARNING)
+            if bars.is_progress_bar_enabled():
+                self._undo.callback(bars.enable_progress_bar)
+                bars.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._undo.close()
+
+
+quiet = _Quiet()
