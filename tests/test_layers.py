@@ -10,11 +10,11 @@ PACKAGE = Path(__file__).parent.parent / "xbench"
 LAYERS = [
     ["errors", "records"],
     ["progress", "storage", "strictjson"],
-    ["arithmetic", "bias", "catalogue", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
+    ["arithmetic", "bias", "catalogue", "fusion", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
     ["intervals", "parquet", "results", "sources", "tables", "tasks"],
     ["models", "readers"],
     ["encode", "index", "store"],
-    ["evaluate", "export", "language", "runs", "scoring"],
+    ["evaluate", "export", "language", "retrieve", "retrievers", "runs", "scoring"],
     ["gate"],
     ["cli"],
 ]

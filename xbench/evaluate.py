@@ -15,13 +15,16 @@ from xbench.encode import Encoded, check_finite, encode, full_identity
 from xbench.errors import DataError, UsageError
 from xbench.index import Index
 from xbench.intervals import with_intervals
-from xbench.models import ROLES, Encoder, Given, slug
+from xbench.models import ROLES, Encoder, Given, Retriever, slug
+from xbench.models.fuse import Fusion
 from xbench.progress import track
 from xbench.ranking import Pool, passages_above
-from xbench.ranks import judge
+from xbench.ranks import RankTable, judge
 from xbench.readers import read
 from xbench.records import Collection
 from xbench.results import Result
+from xbench.retrieve import log_unmatched, retrieve
+from xbench.retrievers import Dense, Fused, fusion_identity
 from xbench.scoring import log_undefined, score
 from xbench.storage import fingerprint
 from xbench.tasks import Task
@@ -29,6 +32,7 @@ from xbench.top import first_passages
 
 # How many first passages of each query a result keeps, for language bias.
 TOP = 100
+TEXTS = {"total": "texts", "distinct": "distinct"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Plan:
 
 
 def evaluate(
-    model: Encoder | Given,
+    model: Encoder | Given | Retriever | Fusion,
     task: Task,
     measures: Sequence[str] | None = None,
     *,
@@ -69,38 +73,119 @@ def evaluate(
             f"measure {foreign[0]!r} is not a function of the ranks of the relevant passages; "
             "write a run (xbench export) and score that (xbench score)"
         )
+    depth = max([TOP, *(int(m.k) for m in wanted if m.multi_only and m.k < np.inf)])
     with watch("read"):
         collection = read(task, plan.data, offline=plan.offline)
-    with watch("encode"):
-        encoded = vectors(model, collection, plan.cache, batch_tokens)
-    identity = model.identity if isinstance(model, Given) else full_identity(model, batch_tokens)
-    key = fingerprint(identity)
-    with watch("index"):
-        space = Space.build(encoded, collection, task, plan.cache / "indexes" / key)
-    table = judge(collection, task.languages)
-    with watch("rank"):
-        above = passages_above(space.queries, space.pool, table.judged, threads=plan.threads)
-    with watch("top"):
-        depth = max([TOP, *(int(m.k) for m in wanted if m.multi_only and m.k < np.inf)])
-        with track("first passages", len(table.query_ids), "queries") as advance:
-            top = first_passages(space.queries, space.pool, depth, threads=plan.threads, advance=advance)
-        table = table._replace(above=above, top=top)
+    if isinstance(model, (Encoder, Given)):
+        ranking = _rank_vectors(model, task, collection, depth, plan, batch_tokens, watch)
+    else:
+        ranking = _rank_pools(model, task, collection, depth, plan, batch_tokens, watch)
+    key = fingerprint(ranking.identity)
     with watch("score"):
-        cells = [score(cell, table, wanted) for cell in task.cells()]
+        cells = [score(cell, ranking.table, wanted) for cell in task.cells()]
+        cells = [replace(found, unmatched=ranking.unmatched.get(found.cell.name)) for found in cells]
     log_undefined(cells, wanted)
     result = Result(
         task={"name": task.name, "version": task.version, "sha256": task.sha256},
-        model={"name": model.name, "fingerprint": key, "slug": slug(model.name, key), "identity": identity},
+        model={"name": model.name, "fingerprint": key, "slug": slug(model.name, key), "identity": ranking.identity},
         command=plan.command,
-        texts={"total": encoded.texts, "distinct": encoded.distinct},
+        texts=ranking.texts,
         cells=cells,
         clusters=collection.clusters,
-        ranks=table,
+        ranks=ranking.table,
+        truncation=ranking.truncation,
     )
     with watch("intervals"):
         result = with_intervals(result)
-    counts = {"texts_encoded": encoded.encoded, "texts_reused": encoded.distinct - encoded.encoded}
-    return replace(result, timing=watch.report() | counts)
+    return replace(result, timing=watch.report() | ranking.counts)
+
+
+class _Ranking(NamedTuple):
+    """Where the relevant passages stand, and by what."""
+
+    table: RankTable
+    identity: dict[str, object]
+    texts: dict[str, int]
+    truncation: dict[str, dict[str, dict[str, int] | None]]
+    unmatched: dict[str, dict[str, int]]  # by cell; empty where every passage has a score
+    counts: dict[str, int]  # for the timing
+
+
+def _rank_vectors(
+    model: Encoder | Given,
+    task: Task,
+    collection: Collection,
+    depth: int,
+    plan: Plan,
+    batch_tokens: int | None,
+    watch: "_Watch",
+) -> _Ranking:
+    """From vectors: one pass over the joint pool gives the ranks of every cell."""
+    with watch("encode"):
+        encoded = vectors(model, collection, plan.cache, batch_tokens)
+    identity = identity_of(model, batch_tokens)
+    with watch("index"):
+        space = Space.build(encoded, collection, task, plan.cache / "indexes" / fingerprint(identity))
+    table = judge(collection, task.languages)
+    with watch("rank"):
+        above = passages_above(space.queries, space.pool, table.judged, threads=plan.threads)
+    with watch("top"), track("first passages", len(table.query_ids), "queries") as advance:
+        top = first_passages(space.queries, space.pool, depth, threads=plan.threads, advance=advance)
+    return _ranking(table._replace(above=above, top=top), identity, [encoded], {})
+
+
+def _rank_pools(
+    model: Retriever | Fusion,
+    task: Task,
+    collection: Collection,
+    depth: int,
+    plan: Plan,
+    batch_tokens: int | None,
+    watch: "_Watch",
+) -> _Ranking:
+    """From a retriever, or several models fused: every pool for itself."""
+    with watch("encode"):
+        parts = model.parts if isinstance(model, Fusion) else ()
+        encoded = [vectors(part, collection, plan.cache, batch_tokens) for part in parts if not _searches(part)]
+    retriever = fused(model, encoded, collection, batch_tokens) if isinstance(model, Fusion) else model
+    with watch("search"):
+        table, unmatched = retrieve(retriever, task, collection, judge(collection, task.languages), depth, plan.cache)
+    log_unmatched(unmatched)
+    return _ranking(table, retriever.identity, encoded, unmatched)
+
+
+def _searches(model: object) -> bool:
+    return not isinstance(model, (Encoder, Given))
+
+
+def _ranking(
+    table: RankTable, identity: dict[str, object], encoded: Sequence[Encoded], unmatched: dict[str, dict[str, int]]
+) -> _Ranking:
+    """With the counts of one or more sets of vectors; a fusion lists its parts' truncations by their place."""
+    cut = {
+        f"{i}.{role}" if len(encoded) > 1 else role: {a: None if c is None else c._asdict() for a, c in by.items()}
+        for i, some in enumerate(encoded, 1)
+        for role, by in some.cut.items()
+    }
+    texts = {name: sum(getattr(some, field) for some in encoded) for name, field in TEXTS.items()} if encoded else {}
+    counts = {"texts_encoded": sum(e.encoded for e in encoded)}
+    counts["texts_reused"] = sum(e.distinct for e in encoded) - counts["texts_encoded"]
+    return _Ranking(table, identity, texts, cut, unmatched, counts)
+
+
+def identity_of(model: Encoder | Given | Retriever, batch_tokens: int | None = None) -> dict[str, object]:
+    """All that can move a number of a model's results."""
+    return full_identity(model, batch_tokens) if isinstance(model, Encoder) else model.identity
+
+
+def fused(fusion: Fusion, encoded: Sequence[Encoded], collection: Collection, batch_tokens: int | None) -> Fused:
+    """The retriever of a fusion; `encoded` are the vectors of those parts that have some, in their order."""
+    left = iter(encoded)
+    parts = [
+        part if _searches(part) else Dense(part.name, identity_of(part, batch_tokens), next(left), collection)
+        for part in fusion.parts
+    ]
+    return Fused(fusion.name, fusion_identity([part.identity for part in parts], fusion.weights), parts, fusion.weights)
 
 
 def vectors(model: Encoder | Given, collection: Collection, cache: Path, batch_tokens: int | None = None) -> Encoded:

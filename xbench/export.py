@@ -1,26 +1,30 @@
 """TREC runs and qrels of the cells of a stored result, from its cached vectors."""
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xbench.encode import Encoded, cached
 from xbench.errors import IncompleteError, IntegrityError, UsageError
 from xbench.evaluate import Space, vectors
-from xbench.index import Index, search
-from xbench.models import Given, load
+from xbench.index import search
+from xbench.models import Given, Retriever, load
+from xbench.models.fuse import split
 from xbench.progress import track
-from xbench.ranking import Pool
+from xbench.ranking import Pool, tie_order
 from xbench.ranks import judge
 from xbench.records import Cell, Collection
 from xbench.results import Result
+from xbench.retrieve import check_scores, first
+from xbench.retrievers import Dense, Fused, fusion_identity
 from xbench.storage import fingerprint
 from xbench.tasks import Task
 from xbench.trec import write_qrels, write_run
 
 SCORES = ("model", "rank")
+BLOCK = 64  # queries ranked at once
 
 
 def stem(task: Task, cell: Cell) -> str:
@@ -72,49 +76,108 @@ def export_runs(
         UsageError: the result is that of a run.
         StorageError: a file cannot be written.
     """
-    space = Space.build(
-        _vectors(result, collection, cache), collection, task, cache / "indexes" / result.model["fingerprint"]
-    )
+    kind = result.model["identity"].get("kind")
+    if kind == "run":
+        name = result.model["name"]
+        raise UsageError(f"{name} was scored from a run: that file is its run; only --qrels-only can be exported")
+    if kind in ("bm25", "fuse"):
+        rank = _of_retriever(_retriever(result, collection, cache), task, collection, cache)
+    else:
+        encoded = _vectors(result.model["name"], result.model["identity"], result, collection, cache)
+        folder_ = cache / "indexes" / result.model["fingerprint"]
+        rank = _of_vectors(Space.build(encoded, collection, task, folder_), task, collection)
     table = judge(collection, task.languages)
-    pools: dict[tuple[str, ...], Pool] = {task.languages: space.pool}
     with track("writing runs", len(cells), "cells") as advance:
-        for cell in cells:
-            chosen = [space.indexes[task.languages.index(b)] for b in cell.passage_languages]
-            if cell.passage_languages not in pools:
-                doc_ids = [doc_id for index in chosen for doc_id in index.doc_ids]
-                pools[cell.passage_languages] = Pool([index.vectors for index in chosen], doc_ids)
-            own = task.languages.index(cell.query_language)
-            place = {query_id: i for i, query_id in enumerate(collection.ids("queries", cell.query_language))}
+        for cell in sorted(cells, key=lambda cell: cell.passage_languages):  # a pool at a time
             query_ids = table.ranked(cell)[1]
-            matrix = space.queries[own][[place[query_id] for query_id in query_ids]]
-            ranking = _ranking(query_ids, matrix, chosen, pools[cell.passage_languages], depth, scores)
-            write_run(folder / f"{stem(task, cell)}.run.trec{suffix}", ranking, result.model["slug"])
+            lines = _scored(rank(cell, query_ids, depth), scores)
+            write_run(folder / f"{stem(task, cell)}.run.trec{suffix}", lines, result.model["slug"])
             advance(1)
 
 
-def _ranking(
-    query_ids: list[str],
-    queries: NDArray[np.float32],
-    indexes: list[Index],
-    pool: Pool,
-    depth: int | None,
-    scores: str,
-) -> Iterator[tuple[str, list[tuple[str, float]]]]:
-    doc_ids = [doc_id for index in indexes for doc_id in index.doc_ids]
-    for low in range(0, len(queries), 64):
-        found = search(indexes, pool, queries[low : low + 64], depth or len(pool))
-        for query_id, passages in zip(query_ids[low:], found, strict=False):
-            if scores == "rank":
-                yield query_id, [(doc_ids[row], -float(rank)) for rank, (row, _) in enumerate(passages, 1)]
-            else:
+Lines = Iterator[tuple[str, list[tuple[str, float]]]]
+Rank = Callable[[Cell, list[str], int | None], Lines]
+
+
+def _scored(lines: Lines, scores: str) -> Lines:
+    """With the scores that were asked for."""
+    for query_id, passages in lines:
+        ranked = [(doc_id, -float(rank)) for rank, (doc_id, _) in enumerate(passages, 1)]
+        yield query_id, ranked if scores == "rank" else passages
+
+
+def _of_vectors(space: Space, task: Task, collection: Collection) -> Rank:
+    pools: dict[tuple[str, ...], Pool] = {task.languages: space.pool}
+
+    def rank(cell: Cell, query_ids: list[str], depth: int | None) -> Lines:
+        chosen = [space.indexes[task.languages.index(b)] for b in cell.passage_languages]
+        doc_ids = [doc_id for index in chosen for doc_id in index.doc_ids]
+        if cell.passage_languages not in pools:
+            pools[cell.passage_languages] = Pool([index.vectors for index in chosen], doc_ids)
+        pool = pools[cell.passage_languages]
+        place = {query_id: i for i, query_id in enumerate(collection.ids("queries", cell.query_language))}
+        own = task.languages.index(cell.query_language)
+        queries = space.queries[own][[place[query_id] for query_id in query_ids]]
+        for low in range(0, len(queries), BLOCK):
+            found = search(chosen, pool, queries[low : low + BLOCK], depth or len(pool))
+            for query_id, passages in zip(query_ids[low:], found, strict=False):
                 yield query_id, [(doc_ids[row], value) for row, value in passages]
 
+    return rank
 
-def _vectors(result: Result, collection: Collection, cache: Path) -> Encoded:
+
+def _of_retriever(retriever: Retriever, task: Task, collection: Collection, cache: Path) -> Rank:
+    """What is not retrieved stands last, as it is ranked, with a score below all others of its query."""
+
+    def rank(cell: Cell, query_ids: list[str], depth: int | None) -> Lines:
+        passages = {b: collection.passages[b] for b in cell.passage_languages}
+        doc_ids = [passage.doc_id for rows in passages.values() for passage in rows]
+        order, wanted = tie_order(doc_ids), set(query_ids)
+        queries = [query for query in collection.queries[cell.query_language] if query.query_id in wanted]
+        with tempfile.TemporaryDirectory() as folder, retriever.search(passages, Path(folder)) as searcher:
+            for low in range(0, len(queries), BLOCK):
+                some = queries[low : low + BLOCK]
+                found = searcher.scores(some, cell.query_language)
+                check_scores(retriever.name, found, [query.query_id for query in some], len(doc_ids))
+                for query, row in zip(some, found, strict=True):
+                    finite = np.where(np.isneginf(row), min(0.0, float(row[~np.isneginf(row)].min(initial=0))) - 1, row)
+                    places = first(row, order, min(depth or len(row), len(row)))
+                    yield query.query_id, [(doc_ids[i], float(finite[i])) for i in places]
+
+    return rank
+
+
+def _retriever(result: Result, collection: Collection, cache: Path) -> Retriever:
+    """The retriever of a result, made again from what is not code: BM25, cached vectors, vectors in files."""
     name, identity = result.model["name"], result.model["identity"]
+    found: Retriever
+    if identity["kind"] == "bm25":
+        found = _bm25()
+    else:
+        made: list[Retriever] = []
+        for (_, part), own in zip(split(name), identity["parts"], strict=True):
+            if own.get("kind") == "bm25":
+                made.append(_bm25())
+            else:
+                made.append(Dense(part, own, _vectors(part, own, result, collection, cache), collection))
+        weights = identity["weights"]
+        found = Fused(name, fusion_identity([part.identity for part in made], weights), made, weights)
+    if fingerprint(found.identity) != result.model["fingerprint"]:
+        raise IntegrityError(
+            f"{name}: not the retriever of the result (fingerprint {result.model['fingerprint'][:12]})"
+        )
+    return found
+
+
+def _bm25() -> Retriever:
+    model = load("bm25")
+    if not isinstance(model, Retriever):
+        raise TypeError("bm25 is no retriever")
+    return model
+
+
+def _vectors(name: str, identity: dict[str, object], result: Result, collection: Collection, cache: Path) -> Encoded:
     kind = identity.get("kind")
-    if kind == "run":
-        raise UsageError(f"{name} was scored from a run: that file is its run; only --qrels-only can be exported")
     if kind not in ("vectors", "canary"):  # a result file comes from anywhere: it may not name code to load
         try:
             return cached(identity, collection, cache)
@@ -124,6 +187,6 @@ def _vectors(result: Result, collection: Collection, cache: Path) -> Encoded:
     if not isinstance(model, Given):
         raise IntegrityError(f"model {name!r} is not of the kind {kind!r} that its result says")
     encoded = vectors(model, collection, cache)
-    if fingerprint(model.identity) != result.model["fingerprint"]:
+    if fingerprint(model.identity) != fingerprint(identity):
         raise IntegrityError(f"{name}: not the vectors of the result (fingerprint {result.model['fingerprint'][:12]})")
     return encoded

@@ -85,6 +85,8 @@ def write_ranks(folder: Path, name: str, table: RankTable, about: Mapping[str, A
     }
     for i, language in enumerate(table.languages):
         columns[f"above_{language}"] = np.ascontiguousarray(table.above[:, i])
+    if table.alone is not None:
+        columns["above_alone"] = table.alone
     write(folder / f"{name}.ranks.parquet", columns, about)
     query, place = np.nonzero(table.top >= 0)
     rows = table.top[query, place]
@@ -161,6 +163,7 @@ def _table(ranks: pa.Table, top: pa.Table, languages: tuple[str, ...], sizes: li
         ),
         above[sequence].astype(np.int32),
         first,
+        _whole(ranks, "above_alone")[sequence].astype(np.int32) if "above_alone" in ranks.column_names else None,
     )
 
 
@@ -182,6 +185,8 @@ def _checked(t: RankTable) -> RankTable:
         "a passage judged twice": (np.diff(pairs) == 0).any(),
         "a passage twice in a list": ((np.diff(ordered, axis=1) == 0) & (ordered[:, 1:] >= 0)).any(),
         "more passages above than there are": ((t.above < -1) | (t.above > t.sizes)).any(),
+        "more passages above alone than there are": t.alone is not None
+        and ((t.alone < 0) | (t.alone >= t.sizes[t.doc_language[t.judged.rows]])).any(),
         "a passage retrieved in part": (lost.any(axis=1) != lost.all(axis=1)).any(),
     }
     for problem, bad in wrong.items():

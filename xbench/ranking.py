@@ -66,6 +66,21 @@ def rule_order(
     return np.lexsort((-order, -scores, np.broadcast_to(query, scores.shape)))
 
 
+def rule_ranks(scores: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n, m) ranks of the m passages of a pool for n queries, by the ranking rule: 1 is best.
+
+    Args:
+        scores: float64 (n, m), without NaN.
+        order: int (m,) of each passage its place in `tie_order`.
+    """
+    by_id = np.empty(len(order), np.int64)
+    by_id[len(order) - 1 - order] = np.arange(len(order))  # columns by doc_id, descending: a stable sort keeps ties so
+    places = by_id[np.argsort(-scores[:, by_id], axis=1, kind="stable")]
+    ranks = np.empty(scores.shape, np.int64)
+    np.put_along_axis(ranks, places, np.arange(1, len(order) + 1)[None], axis=1)
+    return ranks
+
+
 class Segment(NamedTuple):
     """Rows `low:high` of a piece, at column `start` (a multiple of 8) of a tile's scores."""
 

@@ -26,6 +26,9 @@ class RankTable(NamedTuple):
     judged: Judged  # rows are places in `doc_ids`
     above: NDArray[np.int32]  # (nnz, languages); -1: a run did not retrieve it
     top: NDArray[np.int32]  # (queries, depth) first passages of the joint pool; -1: a run is shorter
+    # (nnz,) passages above in a pool of the passage's language alone; None: as many as in the joint pool, since
+    # the score of a pair does not depend on the pool (BM25's does).
+    alone: NDArray[np.int32] | None = None
 
     def ranked(self, cell: Cell) -> tuple[Ranked, list[str]]:
         """The ranks of a cell, and its queries: those with a relevant passage in its pool."""
@@ -40,6 +43,8 @@ class RankTable(NamedTuple):
         above = self.above[entries][inside].astype(np.int64)
         ranks = 1.0 + above[:, columns].sum(axis=1)
         ranks[above[:, 0] < 0] = np.inf
+        if self.alone is not None and len(columns) == 1:
+            ranks = 1.0 + self.alone[entries][inside]
         sequence = np.lexsort((ranks, query))
         kept, relevant = np.unique(query, return_counts=True)
         ranked = Ranked(

@@ -34,6 +34,9 @@ class CellResult:
     query_ids: list[str]
     values: dict[str, float]  # measure -> value of the cell
     per_query: dict[str, NDArray[np.float64]]  # column -> (queries,)
+    # Of a retriever, what it has not retrieved and the tie rule has ranked last: `queries` with nothing retrieved,
+    # `relevant` passages, `passages` (pairs with a query).
+    unmatched: dict[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As in the result file."""
@@ -45,6 +48,7 @@ class CellResult:
             "passages": self.passages,
             "left_out": self.left_out,
             "missing": self.missing,
+            **({} if self.unmatched is None else {"unmatched": self.unmatched}),
             "values": self.values,
         }
 
@@ -64,6 +68,8 @@ class Result:
     intervals_by_query: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # setting -> measure
     statistics: dict[str, Any] = field(default_factory=dict)  # how the intervals were made
     timing: dict[str, Any] = field(default_factory=dict)
+    # role -> language -> {"texts": cut, "tokens": lost}; None where the model does not tell, empty where none encodes
+    truncation: dict[str, dict[str, dict[str, int] | None]] = field(default_factory=dict)
 
     def summary(self, *, by_query: bool = False) -> dict[str, dict[str, float]]:
         """Setting -> measure -> mean.
@@ -92,6 +98,7 @@ class Result:
             "model": self.model,
             "command": self.command,
             "texts": self.texts,
+            "truncation": self.truncation,
             "cells": [c.to_json() | {"intervals": self.intervals.get(c.cell.name, {})} for c in self.cells],
             "summary": self.summary(),
             "summary_by_query": self.summary(by_query=True),
@@ -184,6 +191,7 @@ def read_result(path: Path) -> Result:
             | content["intervals"],
             intervals_by_query=content["intervals_by_query"],
             statistics=content["statistics"],
+            truncation=content.get("truncation", {}),
         )
         values = {name: parse(name) for name in dict.fromkeys(n for cell in cells for n in cell.values)}
     except (AttributeError, LookupError, TypeError, ValueError, UsageError) as error:
@@ -242,4 +250,5 @@ def _read_cell(raw: dict[str, Any], rows: dict[Any, Any]) -> CellResult:
         query_ids = frame["query_id"].to_list()
         arrays = {str(name): frame[name].to_numpy(np.float64) for name in frame.columns.drop(["cell", "query_id"])}
         per_query = {name: values for name, values in arrays.items() if not np.isnan(values).all()}
-    return CellResult(cell, raw["passages"], raw["left_out"], raw["missing"], query_ids, dict(raw["values"]), per_query)
+    counts = raw["passages"], raw["left_out"], raw["missing"]
+    return CellResult(cell, *counts, query_ids, dict(raw["values"]), per_query, raw.get("unmatched"))

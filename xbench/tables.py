@@ -51,7 +51,21 @@ def tables(result: Result, primary: str) -> list[Table]:
             rows[-1].insert(3, sum(c.missing for c in cells))
     title = f"{name} summary of {result.model['name']}: macro means over languages (cross: over ordered pairs)"
     columns = ["setting", "cells", "queries", *(["missing"] if missing else []), *names]
-    return [*found, Table(title, columns, rows), *_intervals(result, names)]
+    return [*found, Table(title, columns, rows), *_intervals(result, names), *_truncation(result)]
+
+
+def _truncation(result: Result) -> list[Table]:
+    """Texts cut and tokens lost by language and role; no table where nothing is cut, or nothing encoded."""
+    roles = result.truncation
+    known = [cut for by_language in roles.values() for cut in by_language.values() if cut]
+    if not any(cut["texts"] for cut in known):
+        return []
+    languages = list(dict.fromkeys(language for by_language in roles.values() for language in by_language))
+    columns = ["language", *(f"{role}: {what}" for role in roles for what in ("texts cut", "tokens lost"))]
+    rows: list[list[Value]] = [
+        [a, *((by.get(a) or {}).get(what) for by in roles.values() for what in ("texts", "tokens"))] for a in languages
+    ]
+    return [Table(f"{result.task['name']}: what {result.model['name']} has cut off", columns, rows)]
 
 
 def _intervals(result: Result, names: list[str]) -> list[Table]:

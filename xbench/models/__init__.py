@@ -1,6 +1,6 @@
 """Models by their spelling.
 
-`hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`.
+`hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`, `fuse:A+B`.
 """
 
 import contextlib
@@ -8,13 +8,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xbench.errors import UsageError, unknown
 from xbench.records import Collection, Passage, Query
+
+if TYPE_CHECKING:
+    from xbench.models.fuse import Fusion
 
 Role = Literal["queries", "passages"]
 ROLES: tuple[Role, Role] = ("queries", "passages")
@@ -104,7 +107,7 @@ def slug(name: str, key: str) -> str:
     return f"{readable or 'model'}-{key[:12]}"
 
 
-def load(spelling: str, options: Options | None = None) -> Encoder | Given:
+def load(spelling: str, options: Options | None = None) -> "Encoder | Given | Retriever | Fusion":
     """The model of a spelling.
 
     Raises:
@@ -113,6 +116,10 @@ def load(spelling: str, options: Options | None = None) -> Encoder | Given:
     """
     options = options or Options()
     kind, colon, rest = spelling.partition(":")
+    if kind == "fuse" and colon:
+        from xbench.models.fuse import load_fusion
+
+        return load_fusion(spelling, lambda part: load(part, options if _is_checkpoint(part) else None))
     if options != Options() and (spelling == "hash" or (colon and kind in ("py", "vectors", "canary"))):
         given = [f.name.replace("_", "-") for f in fields(Options) if getattr(options, f.name) != f.default]
         raise UsageError(f"model {spelling!r} takes no --{given[0]}; only checkpoints (hf:) do")
@@ -132,9 +139,15 @@ def load(spelling: str, options: Options | None = None) -> Encoder | Given:
         from xbench.models.canary import Canary
 
         return Canary(spelling)
-    if (kind == "hf" and rest) or Path(spelling).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", spelling):
+    if _is_checkpoint(spelling):
         from xbench.models.hf import load_hf
 
         return load_hf(spelling, options)
-    known = ["hash", "hf:NAME_OR_DIR", "py:FILE_OR_MODULE:OBJECT", "vectors:DIR", "canary:NAME"]
+    known = ["hash", "hf:NAME_OR_DIR", "py:FILE_OR_MODULE:OBJECT", "vectors:DIR", "canary:NAME", "fuse:A+B"]
     raise unknown("model", spelling, known)
+
+
+def _is_checkpoint(spelling: str) -> bool:
+    kind, _, rest = spelling.partition(":")
+    named = re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", spelling)
+    return bool((kind == "hf" and rest) or Path(spelling).is_dir() or named)

@@ -1,0 +1,236 @@
+"""Ranks of the relevant passages by a retriever: every pool is searched, and kept when it is done.
+
+A retriever's score may depend on the pool (BM25's does), so every pool is searched for itself: each
+language's, for mono and cross, and the joint one. What is kept of a pool and a query language is the
+small array that values need, so an interrupted evaluation goes on with the next one.
+"""
+
+import contextlib
+import hashlib
+import io
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbench.errors import IntegrityError, ModelOutputError
+from xbench.models import Retriever, Searcher
+from xbench.progress import log, track
+from xbench.ranking import rule_order, tie_order
+from xbench.ranks import RankTable
+from xbench.records import Cell, Collection, Query
+from xbench.storage import atomic, fingerprint, storage
+from xbench.tasks import Task
+
+# Of scores of a block of queries, held at once.
+BLOCK_BYTES = 16 << 20
+SCHEMA = 1  # raised when what is kept of a pool changes
+Scores = NDArray[np.float64]
+
+
+class Found(NamedTuple):
+    """What is kept of the queries of one language against one pool."""
+
+    above: NDArray[np.int32]  # (nnz, languages of the pool) passages above each judged passage of the pool
+    matched: NDArray[np.int64]  # (queries,) passages retrieved
+    lost: NDArray[np.int64]  # (queries,) relevant passages not retrieved
+    top: NDArray[np.int32]  # (queries, depth) first passages, as rows of the pool
+
+
+def retrieve(
+    retriever: Retriever, task: Task, collection: Collection, table: RankTable, depth: int, cache: Path
+) -> tuple[RankTable, dict[str, dict[str, int]]]:
+    """Search every pool of a task.
+
+    Args:
+        retriever: what to search with.
+        task: its cells say which pools.
+        collection: its texts.
+        table: from `ranks.judge`.
+        depth: first passages of the joint pool to keep.
+        cache: the folder of all stores; what is kept of each pool goes there.
+
+    Returns:
+        The table with its ranks, and for each cell's name what was not retrieved, as `CellResult.unmatched`.
+
+    Raises:
+        ModelOutputError: scores that cannot be ranked.
+        XbenchError: whatever the retriever raises.
+    """
+    pools: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in task.cells():
+        pools.setdefault(cell.passage_languages, []).append(cell)
+    above, alone = np.full_like(table.above, -1), np.full(len(table.above), -1, np.int32)
+    top = np.full((len(table.query_ids), min(depth, len(table.doc_ids))), -1, np.int32)
+    unmatched: dict[str, dict[str, int]] = {}
+    folder = cache / "pools" / fingerprint({"schema": SCHEMA, "model": retriever.identity, "task": task.sha256})
+    total = sum(len(collection.queries[cell.query_language]) for cell in task.cells())
+    with track("searching", total, "queries") as advance:
+        for languages, cells in pools.items():
+            part = _Part(table, languages, depth if languages == task.languages else 0)
+            kept = _search(retriever, collection, part, cells, folder, advance)
+            for cell, (low, high, entries), found in zip(cells, map(part.of, cells), kept, strict=True):
+                if len(languages) == 1:
+                    alone[entries] = found.above[:, 0]
+                if len(languages) == len(table.languages):
+                    above[entries] = found.above
+                    top[low:high] = part.rows[found.top]
+                counted = part.relevant[low:high] > 0
+                unmatched[cell.name] = {
+                    "queries": int((found.matched[counted] == 0).sum()),
+                    "relevant": int(found.lost[counted].sum()),
+                    "passages": int((len(part.rows) - found.matched[counted]).sum()),
+                }
+    return table._replace(above=above, alone=alone, top=top), unmatched
+
+
+class _Part:
+    """The share of one pool in the table."""
+
+    def __init__(self, table: RankTable, languages: tuple[str, ...], depth: int):
+        self.table, self.languages = table, languages
+        columns = [table.languages.index(language) for language in languages]
+        self.rows = np.flatnonzero(np.isin(table.doc_language, columns))  # of the pool, in the table's order
+        self.place = np.full(len(table.doc_ids), -1)
+        self.place[self.rows] = np.arange(len(self.rows))
+        self.starts = np.searchsorted(table.doc_language[self.rows], columns)
+        self.order = tie_order([table.doc_ids[row] for row in self.rows])
+        self.depth = min(depth, len(self.rows))
+        judged = table.judged
+        inside = self.place[judged.rows] >= 0
+        self.inside = inside
+        good = np.concatenate([[0], np.cumsum(inside & (judged.grades > 0))])
+        self.relevant = np.diff(good[judged.indptr])  # (queries,) relevant passages in the pool
+
+    def of(self, cell: Cell) -> tuple[int, int, NDArray[np.int64]]:
+        """The queries of a cell, from and to, and the entries of `judged` that are theirs and in the pool."""
+        own = self.table.languages.index(cell.query_language)
+        low, high = (int(i) for i in np.searchsorted(self.table.query_language, [own, own + 1]))
+        first, last = (int(i) for i in self.table.judged.indptr[[low, high]])
+        return low, high, first + np.flatnonzero(self.inside[first:last])
+
+    def find(self, scores: Scores, low: int) -> Found:
+        """What to keep of the scores (n, m) of queries low, low + 1, ..."""
+        n = len(scores)
+        indptr = self.table.judged.indptr[low : low + n + 1]
+        entries = indptr[0] + np.flatnonzero(self.inside[indptr[0] : indptr[-1]])
+        query = np.searchsorted(indptr, entries, side="right") - 1
+        place = self.place[self.table.judged.rows[entries]]
+        above = np.empty((len(entries), len(self.languages)), np.int32)
+        for i, (q, p) in enumerate(zip(query, place, strict=True)):
+            mine = scores[q, p]
+            wins = (scores[q] > mine) | ((scores[q] == mine) & (self.order > self.order[p]))
+            above[i] = np.add.reduceat(wins, self.starts, dtype=np.int32)
+        lost = np.isneginf(scores[query, place]) & (self.table.judged.grades[entries] > 0)
+        top = np.stack([first(row, self.order, self.depth) for row in scores])
+        return Found(above, (~np.isneginf(scores)).sum(axis=1), np.bincount(query, lost, n).astype(np.int64), top)
+
+
+def first(scores: Scores, order: NDArray[np.int64], k: int) -> NDArray[np.int32]:
+    """(k,) the first passages of one query by the ranking rule, as rows of scores (m,)."""
+    if not k:
+        return np.empty(0, np.int32)
+    near = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+    return near[rule_order(scores[near], order[near])[:k]].astype(np.int32)
+
+
+def _search(
+    retriever: Retriever,
+    collection: Collection,
+    part: _Part,
+    cells: Sequence[Cell],
+    folder: Path,
+    advance: Callable[[int], None],
+) -> Iterator[Found]:
+    """What to keep for each cell of a pool: from the cache, or searched; it is indexed when it is first needed."""
+    passages = {language: collection.passages[language] for language in part.languages}
+    with contextlib.ExitStack() as stack:
+        searcher: Searcher | None = None
+        for cell in cells:
+            queries = collection.queries[cell.query_language]
+            name = f"{cell.query_language}.{'-'.join(part.languages)}.{part.depth}"
+            file = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.npz"
+            found = _read(file)
+            if found is None:
+                if searcher is None:
+                    with storage(folder, "write"):
+                        folder.mkdir(parents=True, exist_ok=True)
+                        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".index.", dir=folder))
+                    searcher = stack.enter_context(retriever.search(passages, Path(scratch)))
+                found = _found(retriever, searcher, part, cell, queries, advance)
+                _write(file, found)
+            else:
+                advance(len(queries))
+            yield found
+
+
+def _found(
+    retriever: Retriever,
+    searcher: Searcher,
+    part: _Part,
+    cell: Cell,
+    queries: Sequence[Query],
+    advance: Callable[[int], None],
+) -> Found:
+    low = part.of(cell)[0]
+    step = max(1, min(256, BLOCK_BYTES // (8 * max(1, len(part.rows)))))
+    blocks = []
+    for start in range(0, len(queries), step):
+        some = queries[start : start + step]
+        scores = searcher.scores(some, cell.query_language)
+        check_scores(retriever.name, scores, [query.query_id for query in some], len(part.rows))
+        blocks.append(part.find(scores, low + start))
+        advance(len(some))
+    return Found(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
+
+
+def check_scores(name: str, scores: Scores, query_ids: Sequence[str], passages: int) -> None:
+    """Refuse scores that cannot be ranked, naming the first query.
+
+    Raises:
+        ModelOutputError: a wrong shape or dtype, NaN or plus infinity.
+    """
+    if scores.dtype != np.float64 or scores.shape != (len(query_ids), passages):
+        raise ModelOutputError(
+            f"model {name!r}, queries from {query_ids[0]}: found scores {scores.dtype} {scores.shape}, "
+            f"expected float64 ({len(query_ids)}, {passages})"
+        )
+    bad = (np.isnan(scores) | np.isposinf(scores)).any(axis=1)
+    if bad.any():
+        raise ModelOutputError(f"model {name!r}: NaN or infinity among the scores of {query_ids[int(bad.argmax())]}")
+
+
+def _write(file: Path, found: Found) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **found._asdict())
+    data = buffer.getvalue()
+    with atomic(file) as out:
+        out.write(hashlib.sha256(data).digest() + data)
+
+
+def _read(file: Path) -> Found | None:
+    if not file.is_file():
+        return None
+    with storage(file, "read"):
+        content = file.read_bytes()
+    digest, data = content[:32], content[32:]
+    if hashlib.sha256(data).digest() != digest:
+        raise IntegrityError(
+            f"{file} is damaged: found sha256 {hashlib.sha256(data).hexdigest()}; delete it, run again"
+        )
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return Found(*(arrays[name] for name in Found._fields))
+
+
+def log_unmatched(unmatched: Mapping[str, Mapping[str, int]]) -> None:
+    """Say what was not retrieved, and so ranked last by the tie rule."""
+    total = {key: sum(counts[key] for counts in unmatched.values()) for key in ("queries", "relevant", "passages")}
+    if total["passages"]:
+        log.info(
+            "not retrieved and ranked last by the tie rule, over all cells: %d relevant passages, %d passages in all; "
+            "%d queries retrieve nothing",
+            *(total[key] for key in ("relevant", "passages", "queries")),
+        )
