@@ -16,9 +16,7 @@ from xbench.catalogue import parse_all
 from xbench.errors import IncompleteError, IntegrityError
 from xbench.evaluate import Plan, evaluate
 from xbench.export import export_qrels, export_runs
-from xbench.index import Index
 from xbench.models import load
-from xbench.ranking import Pool
 from xbench.readers import read
 from xbench.records import Cell
 from xbench.results import CellResult, Result, read_result, write_result
@@ -214,12 +212,16 @@ def test_the_first_k_are_a_prefix(model: str, tmp_path: Path, own_cache: Path) -
     }
 
 
-def test_more_queries_than_are_searched_at_once(tmp_path: Path) -> None:
-    docs, vectors = [f"d{i}" for i in range(9)], np.eye(9, dtype="f4")
-    index = Index.build(vectors, docs, tmp_path / "x.faiss")
-    asked = [f"q{i}" for i in range(130)]
-    found = export._ranking(asked, vectors[np.arange(130) % 9], [index], Pool([index.vectors], docs), 1, "model")
-    assert list(found) == [(q, [(f"d{i % 9}", 1.0)]) for i, q in enumerate(asked)]
+@pytest.mark.parametrize("model", ["hash", "fuse:hash+canary:random"])
+def test_more_queries_than_are_searched_at_once(
+    model: str, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = evaluate(load(model), MINI, ["AP"], plan=Plan(own_cache, offline=True))
+    for block in (64, 7):
+        monkeypatch.setattr(export, "BLOCK", block)
+        export_runs(result, MINI, COLLECTION, cells(SOME), tmp_path / f"{block}", cache=own_cache, depth=3)
+    found = {path.name: path.read_bytes() for path in (tmp_path / "64").iterdir()}
+    assert found and found == {path.name: path.read_bytes() for path in (tmp_path / "7").iterdir()}
 
 
 @pytest.mark.parametrize("name", SOME)
