@@ -1,12 +1,14 @@
 """Encoding: every distinct text once, the same batches after a kill, one cache for many runs."""
 
+import hashlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,10 @@ from xbench import encode
 from xbench.encode import encode as encode_collection
 from xbench.encode import plan, text_key
 from xbench.errors import IntegrityError, ModelOutputError
-from xbench.models import Prepared, Role
+from xbench.models import ROLES, Prepared, Role
 from xbench.readers import read
 from xbench.records import Collection, Passage, Query
-from xbench.store import Store
+from xbench.store import Cut, Store
 from xbench.tasks import load_task
 
 # A model whose last bits depend on the company a text is encoded in, as those of real models do:
@@ -241,6 +243,51 @@ def test_published_texts_by_role_and_language(name: str, distinct: int, data: Pa
     assert found.encoded == found.distinct == distinct
 
 
+def test_what_is_cut_is_counted_by_occurrence(tmp_path: Path) -> None:
+    """And kept with the vectors: a run that encodes nothing says the same."""
+    for _ in range(2):
+        cut = encode_collection(Counting(), collection(), tmp_path).cut
+        # `same` has 4 characters, `other` and `twice` 5, `x` 1: `Counting` says that a text loses its length modulo 3.
+        assert cut["queries"] == {"a": Cut(2, 1 + 2), "b": Cut(2, 1 + 1)}
+        assert cut["passages"] == {"a": Cut(3, 1 + 2 + 2), "b": Cut(1, 2)}
+
+
+def test_what_is_cut_is_unknown_if_one_text_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Counting()
+    monkeypatch.setattr(model, "prepare", lambda texts, role: Prepared(texts, [1] * len(texts)))
+    cut = encode_collection(model, collection(), tmp_path).cut
+    assert {value for by_language in cut.values() for value in by_language.values()} == {None}
+
+
+def test_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window is sorted and cut for itself, and the next one is prepared by another thread meanwhile."""
+    monkeypatch.setattr(encode, "WINDOW", 2)
+    model, threads = Counting(), set()
+    good = model.prepare
+
+    def prepare(texts: Sequence[str], role: Role) -> Prepared:
+        threads.add(threading.get_ident())
+        assert len(texts) <= 2
+        return good(texts, role)
+
+    monkeypatch.setattr(model, "prepare", prepare)
+    found = encode_collection(model, collection(), tmp_path / "a")
+    assert [texts for _, _, texts in model.calls] == [["other", "same"], ["x"], ["twice", "same"]]
+    assert threading.get_ident() not in threads and len(threads) == 1
+    monkeypatch.undo()
+    whole = encode_collection(Counting(), collection(), tmp_path / "b")
+    for role in ROLES:
+        for language in ("a", "b"):
+            assert np.array_equal(found.vectors[role][language], whole.vectors[role][language])
+
+
+def test_prepared_for_another_number_of_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Counting()
+    monkeypatch.setattr(model, "prepare", lambda texts, role: Prepared(texts[1:], [1] * len(texts)))
+    with pytest.raises(ModelOutputError, match="prepared"):
+        encode_collection(model, collection(), tmp_path)
+
+
 def start(cache: Path, output: Path, model: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | {"XBENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     arguments = ["run", f"py:{model}:Model", "-t", "mini", "-o", str(output)]
@@ -260,7 +307,7 @@ def result_bytes(output: Path) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_kills(kills: int, tmp_path: Path) -> None:
     """Killed at a random moment of the encoding and started again: the bytes of the undisturbed run."""
     model = tmp_path / "model.py"
@@ -301,3 +348,51 @@ def test_shards_are_flushed_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     model.batch_tokens = 5
     encode_collection(model, collection(), tmp_path)
     assert len(list(tmp_path.glob("vectors/*/*.npy"))) == len(model.calls)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that fills up."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("NO FULL DISK WAS TRIED: mounting a tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    """Exit code 6 and one line; what was whole stays, and with more room the bytes of an undisturbed run."""
+    model = tmp_path / "model.py"
+    model.write_text(MODEL)
+    finish(start(tmp_path / "cache", tmp_path / "undisturbed", model))
+    process = start(small_disk / "cache", tmp_path / "out", model)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 6, error.decode()
+    last = error.decode().strip().split("\n")[-1]
+    assert "No space left on device" in last and str(small_disk) in last and "free space" in last
+    assert not list((tmp_path / "out").rglob("mini.json"))
+    kept = list(small_disk.rglob("*.npy"))
+    assert kept and all(hashlib.sha256(path.read_bytes()).hexdigest() == path.stem for path in kept)
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    finish(start(small_disk / "cache", tmp_path / "out", model))
+    assert result_bytes(tmp_path / "out") == result_bytes(tmp_path / "undisturbed")
+
+
+def test_damaged_shard_by_command(tmp_path: Path) -> None:
+    """Exit code 7 names the file; deleted, as the line says, only its texts are encoded again, to the same bytes."""
+    model = tmp_path / "model.py"
+    model.write_text(MODEL)
+    finish(start(tmp_path / "cache", tmp_path / "undisturbed", model))
+    shard = sorted(tmp_path.glob("cache/vectors/*/*.npy"))[0]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 4
+    shard.write_bytes(content)
+    process = start(tmp_path / "cache", tmp_path / "out", model)
+    _, error = process.communicate(timeout=120)
+    last = error.decode().strip().split("\n")[-1]
+    assert process.returncode == 7 and str(shard) in last and "delete it and run again" in last
+    shard.unlink()
+    finish(start(tmp_path / "cache", tmp_path / "out", model))
+    assert result_bytes(tmp_path / "out") == result_bytes(tmp_path / "undisturbed")
