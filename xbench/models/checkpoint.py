@@ -1,23 +1,35 @@
-"""Computing with a loaded checkpoint: tokenizing, pooling, cutting; by transformers or by sentence-transformers."""
+"""A checkpoint ready to compute: tokenizing, pooling, cutting; by transformers or by sentence-transformers."""
 
 import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from xbench.errors import DataError, UsageError
-from xbench.models import Options, Role
+from xbench.models import ROLES, Options, Prepared, Role
+from xbench.models.tokens import Reader, Texts, Tokens
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from torch import Tensor, nn
 
 NO_LIMIT = 10**6  # a tokenizer that knows no limit says 1e30; no real one comes near this
-# What differs between the two libraries: functions from texts and their role to lengths, and from one batch to
-# vectors, any float dtype (n, d) on any device; the tokenizer; what only the loaded checkpoint tells of its identity.
-Loaded = tuple[Callable[[list[str], Role], list[int]], Callable[[list[str], Role], "Tensor"], Any, dict[str, object]]
+# Of a module of sentence-transformers: lengths that its texts may be cut to.
+LENGTHS = ("max_seq_length", "query_length", "document_length")
+
+
+class Loaded(NamedTuple):
+    """What differs between the two libraries."""
+
+    readers: dict[Role, Reader]
+    vectors: Callable[[Any, Role], "Tensor"]  # of what a reader gives for a batch: any float dtype (n, d), any device
+    tokenizer: Any
+    told: dict[str, object]  # what only the loaded checkpoint tells of its identity
 
 
 def load_transformers(folder: Path, options: Options, device: str) -> Loaded:
@@ -38,8 +50,7 @@ def load_transformers(folder: Path, options: Options, device: str) -> Loaded:
         if tokenizer.eos_token is None or model.config.model_type not in causal:
             raise DataError(f"{folder}: the tokenizer has no pad token; set pad_token in its tokenizer_config.json")
         tokenizer.pad_token = tokenizer.eos_token
-    # Whatever the tokenizer prefers: on the right, pads shift no position, and a causal model does not see them.
-    tokenizer.padding_side = "right"
+    tokenizer.padding_side = "right"  # as it is done in batches, see tokens.py
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
     model.config.use_cache = False  # keys and values of every layer, which only generation needs
@@ -48,24 +59,24 @@ def load_transformers(folder: Path, options: Options, device: str) -> Loaded:
     pooling = options.pooling or "mean"
     prompts: dict[Role, str] = {"queries": options.prompt_query or "", "passages": options.prompt_passage or ""}
 
-    def tokens(texts: list[str], role: Role, **more: object) -> Any:
-        return tokenizer([prompts[role] + text for text in texts], truncation=True, max_length=limit, **more)
+    def reader(role: Role) -> Reader:
+        def call(texts: list[str], pad: bool, cut: bool) -> Any:
+            prompted = [prompts[role] + text for text in texts]
+            return tokenizer(prompted, padding=pad, truncation=cut, max_length=limit if cut else None)
 
-    def lengths(texts: list[str], role: Role) -> list[int]:
-        return [len(ids) for ids in tokens(texts, role)["input_ids"]]
+        return Tokens(lambda *how: dict(call(*how)), limit)
 
     @torch.inference_mode()
-    def vectors(texts: list[str], role: Role) -> Any:
-        batch = tokens(texts, role, padding=True, return_tensors="pt").to(device)
-        some = batch["attention_mask"].bool().any(dim=1)
-        found = torch.zeros(len(texts), model.config.hidden_size, device=device)
+    def vectors(batch: dict[str, Any], role: Role) -> Any:
+        some = batch["attention_mask"].any(dim=1)
+        found = torch.zeros(len(some), model.config.hidden_size, device=device)
         if some.any():  # a text without a token stays zero: no model is defined on it
-            inputs = {key: value[some] for key, value in batch.items()}
-            found[some] = pool(model(**inputs).last_hidden_state, inputs["attention_mask"], pooling)
+            inputs = {key: value[some].to(device) for key, value in batch.items()}
+            found[some.to(device)] = pool(model(**inputs).last_hidden_state, inputs["attention_mask"], pooling)
         return found
 
     told = {"pooling": pooling, "normalize": options.normalize is not False, "prompts": prompts, "max_length": limit}
-    return lengths, vectors, tokenizer, told
+    return Loaded({role: reader(role) for role in ROLES}, vectors, tokenizer, told)
 
 
 def load_sentence_transformers(folder: Path, options: Options, device: str) -> Loaded:
@@ -93,8 +104,12 @@ def load_sentence_transformers(folder: Path, options: Options, device: str) -> L
         limit = _limit(options.max_length, own if own and own < NO_LIMIT else 512, model, tokenizer)
     elif options.max_length is not None:  # a bag of embeddings
         raise UsageError(f"{folder} takes texts of any length; leave max_length out")
-    # Given at each call, since it then overrides a length of the folder for one role as well.
-    cut = {} if limit == own or limit is None else {"max_length": limit}
+    # What was asked for is given at each call, since it then overrides a length of the folder for one role as well.
+    cut = {} if options.max_length is None else {"max_length": limit}
+    limits = [(part, name) for part in parts if hasattr(part, "query_length") for name in LENGTHS]
+    for part, name in limits:  # the folder's own, and never more than the model has positions for
+        if limit is not None and (getattr(part, name) or 0) > limit:
+            setattr(part, name, limit)
     # The names, in the order, that encode_query and encode_document promise to look for. Not by their look-up:
     # 6.2 adds an empty "document" to the prompts of the folder, which then hides its "passage".
     given = {name: prompt for name, prompt in model.prompts.items() if prompt}
@@ -103,20 +118,61 @@ def load_sentence_transformers(folder: Path, options: Options, device: str) -> L
     passage = document if options.prompt_passage is None else options.prompt_passage
     prompts: dict[Role, str] = {"queries": query, "passages": passage}
 
-    def lengths(texts: list[str], role: Role) -> list[int]:
-        settings = {"text": {**cut, "padding": False}, "common": {"return_tensors": None}}
-        task = "query" if role == "queries" else "document"
-        found = model.preprocess(texts, prompt=prompts[role], task=task, processing_kwargs=settings)
-        return [sum(mask) for mask in found["attention_mask"]] if "attention_mask" in found else [*map(len, texts)]
+    tasks: dict[Role, str] = {"queries": "query", "passages": "document"}
 
-    def vectors(texts: list[str], role: Role) -> Any:
-        encode = model.encode_query if role == "queries" else model.encode_document
-        settings = {"batch_size": len(texts), "show_progress_bar": False, "convert_to_tensor": True}
-        return encode(texts, prompt=prompts[role], processing_kwargs={"text": cut}, **settings)
+    def reader(role: Role) -> Reader:
+        def call(texts: list[str], pad: bool, trim: bool) -> Any:
+            text = {"padding": pad, **(cut if trim else {"truncation": False, "max_length": None})}
+            settings = {"text": text, "common": {"return_tensors": None}}
+            return model.preprocess(texts, prompt=prompts[role], task=tasks[role], processing_kwargs=settings)
+
+        if limit is None:
+            return Texts(cut=own is not None and own < NO_LIMIT)
+        try:
+            return Tokens(call, min([limit, *(getattr(part, name) or limit for part, name in limits)]))
+        except (KeyError, TypeError, ValueError):  # no transformer of texts, or one with tokens all of its own
+            return Texts(cut=True)
+
+    def vectors(batch: Any, role: Role) -> Any:
+        if isinstance(batch, list):
+            encode = model.encode_query if role == "queries" else model.encode_document
+            settings = {"batch_size": len(batch), "show_progress_bar": False, "convert_to_tensor": True}
+            return encode(batch, prompt=prompts[role], processing_kwargs={"text": cut}, **settings)
+        inputs = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+        with torch.inference_mode():
+            found = model(inputs, task=tasks[role])["sentence_embedding"]
+        return found[:, : model.truncate_dim]
 
     normalize = similarity == "cosine" if options.normalize is None else options.normalize
     told = {"pooling": pooling, "normalize": normalize, "prompts": prompts, "max_length": limit}
-    return lengths, vectors, tokenizer, told
+    model.eval()
+    return Loaded({role: reader(role) for role in ROLES}, vectors, tokenizer, told)
+
+
+class HfEncoder:
+    """An `Encoder` over a checkpoint; vectors are scaled here, in the same way for both libraries."""
+
+    told_language = False
+
+    def __init__(self, name: str, identity: dict[str, object], loaded: Loaded) -> None:
+        self.name, self.identity = name, identity
+        # On a processor, more than this leaves the cache and is slower; an accelerator wants to be filled.
+        self.batch_tokens = 2048 if identity["device"] == "cpu" else 1 << 15
+        self._readers, self._vectors = loaded.readers, loaded.vectors
+
+    def prepare(self, texts: Sequence[str], role: Role) -> Prepared:
+        """The texts' tokens, with the prompt and after the cut; texts themselves for a model without tokenizer."""
+        with quiet:
+            return self._readers[role].prepare(texts)
+
+    def encode(self, items: Sequence[Any], role: Role, language: str) -> NDArray[np.float32]:
+        """float32 (n, d), C-contiguous."""
+        with quiet:
+            found = self._vectors(self._readers[role].batch(items), role)
+            vectors = np.ascontiguousarray(found.float().cpu().numpy())
+        if self.identity["normalize"]:  # in float32: half precision is too coarse for a length of 1
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
 
 
 def pool(hidden: "Tensor", mask: "Tensor", how: str) -> "Tensor":

@@ -5,29 +5,18 @@ A folder with `modules.json` is run by sentence-transformers, any other one by t
 
 import importlib.metadata
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from xbench.errors import DataError, UsageError, XbenchError, unknown
-from xbench.models import Encoder, Options, Prepared, Role
-from xbench.models.checkpoint import Loaded, load_sentence_transformers, load_transformers, quiet
+from xbench.models import Encoder, Options
+from xbench.models.checkpoint import HfEncoder, load_sentence_transformers, load_transformers, quiet
 from xbench.models.safety import safe_files
 from xbench.storage import sha256
-
-if TYPE_CHECKING:  # torch takes seconds to import
-    pass
 
 POOLINGS = ("mean", "cls", "last")
 DTYPES = ("float32", "bfloat16", "float16")
 # What is fetched, and hashed into the identity: weights, configs, modules, and tokenizers of every kind.
 SUFFIXES = (".safetensors", ".json", ".model", ".txt", ".jinja", ".spm", ".codes", ".vocab", ".tiktoken")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-NO_LIMIT = 10**6  # a tokenizer that knows no limit says 1e30; no real one comes near this
-CHUNK = 1000  # texts tokenized at once to learn their lengths
 
 
 def load_hf(spelling: str, options: Options) -> Encoder:
@@ -53,13 +42,12 @@ def load_hf(spelling: str, options: Options) -> Encoder:
     except Exception as error:  # offline, unknown, broken: on all of these the libraries raise anything
         cure = "give the folder of a whole checkpoint, or a name on the hub and a network"
         raise DataError(f"cannot load {spelling}: {error!r:.300}; {cure}") from error
-    _, _, tokenizer, told = loaded
     packages = ["torch", "transformers", "tokenizers"] + ["sentence-transformers"] * ("modules.json" in files)
     identity: dict[str, object] = {
         "kind": "hf",
         "files": {name: sha256(files[name]) for name in sorted(files) if name.endswith(SUFFIXES)},
-        **told,
-        **{side: getattr(tokenizer, side, None) for side in ("padding_side", "truncation_side")},
+        **loaded.told,
+        **{side: getattr(loaded.tokenizer, side, None) for side in ("padding_side", "truncation_side")},
         "dtype": options.dtype,
         "device": device.partition(":")[0],
         "versions": {package: importlib.metadata.version(package) for package in packages},
@@ -69,32 +57,6 @@ def load_hf(spelling: str, options: Options) -> Encoder:
     rest = spelling.removeprefix("hf:")
     name = f"hf:{rest.partition('@')[0]}@{folder.name}" if pinned and not Path(rest).is_dir() else spelling
     return HfEncoder(name, identity, loaded)
-
-
-class HfEncoder:
-    """An `Encoder` over a checkpoint; vectors are scaled here, in the same way for both libraries."""
-
-    told_language = False
-
-    def __init__(self, name: str, identity: dict[str, object], loaded: Loaded) -> None:
-        self.name, self.identity = name, identity
-        # On a processor, more than this leaves the cache and is slower; an accelerator wants to be filled.
-        self.batch_tokens = 2048 if identity["device"] == "cpu" else 1 << 15
-        self._lengths, self._vectors, _, _ = loaded
-
-    def prepare(self, texts: Sequence[str], role: Role) -> Prepared:
-        """The texts, with their tokens after the prompt and the cut; characters where a model has no mask."""
-        with quiet:
-            chunks = [list(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
-            return Prepared(texts, [length for chunk in chunks for length in self._lengths(chunk, role)])
-
-    def encode(self, items: Sequence[str], role: Role, language: str) -> NDArray[np.float32]:
-        """float32 (n, d), C-contiguous."""
-        with quiet:
-            vectors = np.ascontiguousarray(self._vectors(list(items), role).float().cpu().numpy())
-        if self.identity["normalize"]:  # in float32: half precision is too coarse for a length of 1
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors
 
 
 def _device(asked: str | None) -> str:
