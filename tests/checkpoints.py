@@ -5,6 +5,7 @@ torch is imported inside functions, since every test module loads this one by wa
 
 import importlib.util
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -19,7 +19,19 @@ transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
 from checkpoints import (  # noqa: E402
-    POSITIONS, TEXTS, XLMR, alone, change, cosines, edit, hidden_of, ids_of, open_, save, tokenizer, write,
+    POSITIONS,
+    TEXTS,
+    XLMR,
+    alone,
+    change,
+    cosines,
+    edit,
+    hidden_of,
+    ids_of,
+    open_,
+    save,
+    tokenizer,
+    write,
 )  # fmt: skip
 from safetensors.torch import load_file, save_file  # noqa: E402
 
