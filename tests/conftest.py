@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from checkpoints import copy, make_st, minilm, one_thread, sentence_transformers, st, xlmr  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 

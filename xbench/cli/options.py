@@ -1,6 +1,7 @@
 """Options that several commands share, and the way a result is shown."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -97,15 +98,22 @@ def result_options(function: Command) -> Command:
 def model_options(function: Command) -> Command:
     """How to run an `hf:` model; all of them are part of its fingerprint."""
     for option in (
-        click.option("--pooling", help="mean, cls or last; for plain transformers checkpoints. [mean]"),
+        click.option("--pooling", help="mean, cls or last; for plain checkpoints. [its family's, else mean]"),
         click.option(
             "--normalize/--no-normalize",
             default=None,
-            help="Scale vectors to length 1. [as the checkpoint says, else yes]",
+            help="Scale vectors to length 1. [as the checkpoint or its family say, else yes]",
         ),
         click.option("--prompt-query", help="Put before each query. [as the checkpoint says, else none]"),
         click.option("--prompt-passage", help="Put before each passage. [as the checkpoint says, else none]"),
         click.option("--max-length", type=click.IntRange(1), help="Tokens, special ones included. [the checkpoint's]"),
+        click.option("--dim", type=click.IntRange(1), help="Keep the first dimensions (Matryoshka). [all]"),
+        click.option("--revision", help="Branch, tag or commit on the hub; same as NAME@REVISION. [main]"),
+        click.option(
+            "--allow-code",
+            is_flag=True,
+            help="Run the checkpoint's own Python files; needs a full commit hash, or --revision with a folder's hash.",
+        ),
         click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16."),
         click.option("--device", help="cpu, cuda, cuda:1, mps. [cuda where there is one, else cpu]"),
         click.option(
@@ -149,6 +157,8 @@ def evaluate_and_show(
     for task in chosen:
         for language in task.languages:
             source_path(task, language, data, offline=offline)
+    if re.search("@[0-9a-f]{40}$", loaded.name):  # a commit, in place of the branch or tag that was asked for
+        options["revision"] = None
     for task in chosen:
         given = {"measures": list(measures), "batch-tokens": batch_tokens, **options}
         plan = Plan(default_cache(), data, offline, threads, command_line("run", loaded.name, task.name, given))
@@ -197,6 +207,8 @@ def command_line(command: str, subject: str, task: str, given: dict[str, Any]) -
             words += [word for measure in value for word in ("-m", measure)]
         elif name == "cell":
             words += [word for pattern in value for word in ("--cell", pattern)]
+        elif name == "allow_code":
+            words += [option] if value else []
         elif isinstance(value, bool):
             words.append(option if value else f"--no-{name}")
         elif value is not None and (name, value) != ("dtype", "float32"):

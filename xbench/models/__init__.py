@@ -27,11 +27,14 @@ ROLES: tuple[Role, Role] = ("queries", "passages")
 class Options:
     """How to run an `hf:` model; None takes what the checkpoint says, or the default in brackets."""
 
-    pooling: str | None = None  # mean, cls or last [mean]
-    normalize: bool | None = None  # scale vectors to length 1 [yes, unless the checkpoint says dot product]
-    prompt_query: str | None = None  # put before each query [none]
-    prompt_passage: str | None = None  # put before each passage [none]
+    pooling: str | None = None  # mean, cls or last [its family's, else mean]
+    normalize: bool | None = None  # scale vectors to length 1 [yes, unless checkpoint or family say dot product]
+    prompt_query: str | None = None  # put before each query [none; a family that asks for one is refused without]
+    prompt_passage: str | None = None  # put before each passage [likewise]
     max_length: int | None = None  # tokens, special ones included [the tokenizer's, at most 512]
+    dim: int | None = None  # keep this many of the first dimensions, before scaling [all]
+    revision: str | None = None  # branch, tag or commit on the hub; of a folder with code, its code's hash [main]
+    allow_code: bool = False  # run Python files of the checkpoint, pinned by `revision`
     dtype: str = "float32"  # float32, bfloat16 or float16
     device: str | None = None  # cpu, cuda, cuda:1, mps [cuda where there is one, else cpu]
 

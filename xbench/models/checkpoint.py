@@ -38,7 +38,7 @@ def load_transformers(folder: Path, options: Options, device: str) -> Loaded:
     from transformers import AutoModel, AutoTokenizer
     from transformers.models.auto import modeling_auto as auto
 
-    safe = {"trust_remote_code": False, "local_files_only": True}
+    safe = {"trust_remote_code": options.allow_code, "local_files_only": True}
     weights = {"use_safetensors": True, "dtype": getattr(torch, options.dtype), "output_loading_info": True}
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, **safe)
     model, report = AutoModel.from_pretrained(folder, **weights, **safe)
@@ -56,6 +56,7 @@ def load_transformers(folder: Path, options: Options, device: str) -> Loaded:
     model.config.use_cache = False  # keys and values of every layer, which only generation needs
     model = model.to(device).eval()
     limit = _limit(options.max_length, min(tokenizer.model_max_length, 512), model, tokenizer)
+    dim = _dim(options.dim, model.config.hidden_size)
     pooling = options.pooling or "mean"
     prompts: dict[Role, str] = {"queries": options.prompt_query or "", "passages": options.prompt_passage or ""}
 
@@ -73,9 +74,11 @@ def load_transformers(folder: Path, options: Options, device: str) -> Loaded:
         if some.any():  # a text without a token stays zero: no model is defined on it
             inputs = {key: value[some].to(device) for key, value in batch.items()}
             found[some.to(device)] = pool(model(**inputs).last_hidden_state, inputs["attention_mask"], pooling)
-        return found
+        return found[:, :dim]
 
-    told = {"pooling": pooling, "normalize": options.normalize is not False, "prompts": prompts, "max_length": limit}
+    normalize = options.normalize is not False
+    told = {"pooling": pooling, "normalize": normalize, "prompts": prompts, "max_length": limit}
+    told |= {"dim": dim, "similarity": "cosine" if normalize else "dot", "attention": _attention(model)}
     return Loaded({role: reader(role) for role in ROLES}, vectors, tokenizer, told)
 
 
@@ -85,10 +88,14 @@ def load_sentence_transformers(folder: Path, options: Options, device: str) -> L
     from sentence_transformers import SentenceTransformer
 
     weights = {"use_safetensors": True, "dtype": getattr(torch, options.dtype)}
-    safe: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    safe: dict[str, Any] = {"trust_remote_code": options.allow_code, "local_files_only": True}
     model: Any = SentenceTransformer(str(folder), device=device, model_kwargs=weights, **safe)
     if (similarity := model.similarity_fn_name) not in ("cosine", "dot"):
         raise UsageError(f"{folder} is made for {similarity} distance; only cosine and dot product are supported")
+    own_dim, model.truncate_dim = model.truncate_dim, None
+    if options.dim or own_dim:  # no module tells the width of what comes out in the end
+        width = len(model.encode_query("a", show_progress_bar=False))
+        model.truncate_dim = _dim(options.dim or min(own_dim, width), width)
     if options.dtype == "float32":  # a module without transformer keeps the dtype of its file
         model.float()
     parts = list(model.modules())
@@ -145,6 +152,8 @@ def load_sentence_transformers(folder: Path, options: Options, device: str) -> L
 
     normalize = similarity == "cosine" if options.normalize is None else options.normalize
     told = {"pooling": pooling, "normalize": normalize, "prompts": prompts, "max_length": limit}
+    told |= {"dim": model.truncate_dim, "similarity": "cosine" if normalize else "dot"}
+    told |= {"attention": _attention(model)}
     model.eval()
     return Loaded({role: reader(role) for role in ROLES}, vectors, tokenizer, told)
 
@@ -196,6 +205,19 @@ def _limit(asked: int | None, own: int, model: "nn.Module", tokenizer: Any) -> i
     if asked is not None and not special < asked <= room:
         raise UsageError(f"max_length {asked} is not possible with this model; choose from {special + 1} to {room}")
     return min(own, room) if asked is None else asked
+
+
+def _dim(asked: int | None, width: int) -> int | None:
+    """How many of the first dimensions are kept; None: all."""
+    if asked is not None and asked > width:
+        raise UsageError(f"dim {asked} is more than the {width} dimensions of this model; choose at most {width}")
+    return None if asked == width else asked
+
+
+def _attention(model: "nn.Module") -> list[str]:
+    """How attention is computed, which moves the last bits; of every part that says so."""
+    found = (getattr(getattr(part, "config", None), "_attn_implementation", None) for part in model.modules())
+    return sorted({str(how) for how in found if how})
 
 
 class _Quiet:

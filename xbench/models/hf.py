@@ -3,60 +3,89 @@
 A folder with `modules.json` is run by sentence-transformers, any other one by transformers and a pooling.
 """
 
+import hashlib
 import importlib.metadata
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from xbench.errors import DataError, UsageError, XbenchError, unknown
+from xbench.errors import DataError, UnsafeInput, UsageError, XbenchError, unknown
 from xbench.models import Encoder, Options
 from xbench.models.checkpoint import HfEncoder, load_sentence_transformers, load_transformers, quiet
+from xbench.models.families import by_name, complete, recognise
+from xbench.models.hub import SUFFIXES, find
 from xbench.models.safety import safe_files
+from xbench.progress import log
 from xbench.storage import sha256
 
 POOLINGS = ("mean", "cls", "last")
 DTYPES = ("float32", "bfloat16", "float16")
-# What is fetched, and hashed into the identity: weights, configs, modules, and tokenizers of every kind.
-SUFFIXES = (".safetensors", ".json", ".model", ".txt", ".jinja", ".spm", ".codes", ".vocab", ".tiktoken")
 
 
 def load_hf(spelling: str, options: Options) -> Encoder:
     """The encoder of a checkpoint: a folder, else a name on the hub.
 
     Raises:
-        UsageError: an option that is unknown, not possible on this machine, or at odds with the checkpoint.
+        UsageError: an option that is unknown, not possible on this machine, or at odds with the checkpoint; a prompt
+            that its authors ask for and that is set nowhere.
         DataError: no such folder or hub name, or files that are missing or broken.
         UnsafeInput: files that could run code; found before anything that could run them is imported.
     """
     for kind, value, known in (("pooling", options.pooling or "mean", POOLINGS), ("dtype", options.dtype, DTYPES)):
         if value not in known:
             raise unknown(kind, value, known)
+    if options.dim is not None and options.dim < 1:
+        raise UsageError(f"dim {options.dim} is not possible; give at least 1")
     try:
-        folder = _folder(spelling)
-        files = safe_files(folder)
+        place = find(spelling, options.revision, code=options.allow_code)
+        files, code = _checked(place.folder, place.name, options)
+        if code:
+            _pin(files, code, place.fetched, options)
+            log.info("%s: runs %d Python files of the checkpoint (%s)", place.spelling, len(code), ", ".join(code))
+        options = replace(options, allow_code=bool(code))
+        options = complete(options, recognise(place.name, files), files, place.spelling)
         device = _device(options.device)
         with quiet:
             load = load_sentence_transformers if "modules.json" in files else load_transformers
-            loaded = load(folder, options, device)
+            loaded = load(place.folder, options, device)
     except XbenchError:
         raise
     except Exception as error:  # offline, unknown, broken: on all of these the libraries raise anything
         cure = "give the folder of a whole checkpoint, or a name on the hub and a network"
         raise DataError(f"cannot load {spelling}: {error!r:.300}; {cure}") from error
     packages = ["torch", "transformers", "tokenizers"] + ["sentence-transformers"] * ("modules.json" in files)
+    hashed = {*(name for name in files if name.endswith(SUFFIXES)), *code}
     identity: dict[str, object] = {
         "kind": "hf",
-        "files": {name: sha256(files[name]) for name in sorted(files) if name.endswith(SUFFIXES)},
+        "files": {name: sha256(files[name]) for name in sorted(hashed)},
+        "code": bool(code),
         **loaded.told,
         **{side: getattr(loaded.tokenizer, side, None) for side in ("padding_side", "truncation_side")},
         "dtype": options.dtype,
         "device": device.partition(":")[0],
         "versions": {package: importlib.metadata.version(package) for package in packages},
     }
-    # A snapshot of the hub is called by its commit: with it, the command in the result gives the same weights.
-    pinned = re.fullmatch("[0-9a-f]{40}", folder.name) and folder.parent.name == "snapshots"
-    rest = spelling.removeprefix("hf:")
-    name = f"hf:{rest.partition('@')[0]}@{folder.name}" if pinned and not Path(rest).is_dir() else spelling
-    return HfEncoder(name, identity, loaded)
+    return HfEncoder(place.spelling, identity, loaded)
+
+
+def _checked(folder: Path, name: str, options: Options) -> tuple[dict[str, Path], list[str]]:
+    """As `safe_files`; of a family known to need code of its own, that is said."""
+    try:
+        return safe_files(folder, allow_code=options.allow_code)
+    except UnsafeInput as error:
+        family = None if options.allow_code else by_name(name)
+        if family and family.code:
+            raise UnsafeInput(f"{error} ({name} needs code of its own: {family.url})") from error
+        raise
+
+
+def _pin(files: Mapping[str, Path], code: Sequence[str], fetched: bool, options: Options) -> None:
+    """Code on the hub is pinned by its commit; that of a folder by the SHA-256 over its files' names and SHA-256."""
+    lines = "".join(f"{sha256(files[name])}  {name}\n" for name in code)
+    if not fetched and options.revision != (found := hashlib.sha256(lines.encode()).hexdigest()):
+        names = ", ".join(code)
+        raise UnsafeInput(f"{files[code[0]].parent}: code is run only if pinned; read {names}, then --revision {found}")
 
 
 def _device(asked: str | None) -> str:
@@ -70,16 +99,3 @@ def _device(asked: str | None) -> str:
     if int(index or 0) >= found[kind]:
         raise UsageError(f"no device {device} on this machine; it has {', '.join(k for k in found if found[k])}")
     return device
-
-
-def _folder(spelling: str) -> Path:
-    rest = spelling.removeprefix("hf:")
-    if (folder := Path(rest).expanduser()).is_dir():
-        return folder
-    if rest.startswith((".", "/", "~")):
-        raise FileNotFoundError("no such folder")
-    from huggingface_hub import snapshot_download
-
-    name, _, revision = rest.partition("@")
-    with quiet:  # a * in a pattern matches slashes too: sub-folders are included
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=[f"*{s}" for s in SUFFIXES]))
