@@ -95,7 +95,7 @@ def result_options(function: Command) -> Command:
 
 
 def model_options(function: Command) -> Command:
-    """How to run an `hf:` model; all of them are part of its fingerprint."""
+    """How to run a model; all of them are part of its fingerprint. `models.TAKES`: which kind takes which."""
     for option in (
         click.option("--pooling", help="mean, cls or last; for plain transformers checkpoints. [mean]"),
         click.option(
@@ -107,6 +107,7 @@ def model_options(function: Command) -> Command:
         click.option("--prompt-passage", help="Put before each passage. [as the checkpoint says, else none]"),
         click.option("--max-length", type=click.IntRange(1), help="Tokens, special ones included. [the checkpoint's]"),
         click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16."),
+        click.option("--dim", type=click.IntRange(1), help="Numbers of a vector that are kept, the first ones. [all]"),
         click.option("--device", help="cpu, cuda, cuda:1, mps. [cuda where there is one, else cpu]"),
         click.option(
             "--batch-tokens", type=click.IntRange(1), help="Padded tokens in a batch. [what suits the device]"

@@ -1,6 +1,7 @@
 """Models by their spelling.
 
-`hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`.
+`hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`,
+`api:URL#MODEL[@REVISION]`.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ ROLES: tuple[Role, Role] = ("queries", "passages")
 
 @dataclass(frozen=True)
 class Options:
-    """How to run an `hf:` model; None takes what the checkpoint says, or the default in brackets."""
+    """How to run a model; None takes what the checkpoint says, or the default in brackets. `TAKES`: which apply."""
 
     pooling: str | None = None  # mean, cls or last [mean]
     normalize: bool | None = None  # scale vectors to length 1 [yes, unless the checkpoint says dot product]
@@ -31,6 +32,17 @@ class Options:
     max_length: int | None = None  # tokens, special ones included [the tokenizer's, at most 512]
     dtype: str = "float32"  # float32, bfloat16 or float16
     device: str | None = None  # cpu, cuda, cuda:1, mps [cuda where there is one, else cpu]
+    dim: int | None = None  # numbers of a vector that are kept, the first ones [all]
+
+
+# The options that a kind of model takes; a checkpoint, which is any other kind, takes all.
+TAKES: dict[str, tuple[str, ...]] = {
+    "hash": (),
+    "py": (),
+    "vectors": (),
+    "canary": (),
+    "api": ("normalize", "prompt_query", "prompt_passage", "dim"),
+}
 
 
 class Prepared(NamedTuple):
@@ -113,9 +125,8 @@ def load(spelling: str, options: Options | None = None) -> Encoder | Given:
     """
     options = options or Options()
     kind, colon, rest = spelling.partition(":")
-    if options != Options() and (spelling == "hash" or (colon and kind in ("py", "vectors", "canary"))):
-        given = [f.name.replace("_", "-") for f in fields(Options) if getattr(options, f.name) != f.default]
-        raise UsageError(f"model {spelling!r} takes no --{given[0]}; only checkpoints (hf:) do")
+    if (colon or spelling == "hash") and kind in TAKES:
+        _refuse_others(spelling, options, TAKES[kind])
     if spelling == "hash":
         from xbench.models.hashing import HashEncoder
 
@@ -132,9 +143,22 @@ def load(spelling: str, options: Options | None = None) -> Encoder | Given:
         from xbench.models.canary import Canary
 
         return Canary(spelling)
+    if kind == "api" and rest:
+        from xbench.models.api import ApiEncoder
+
+        return ApiEncoder(spelling, options)
     if (kind == "hf" and rest) or Path(spelling).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", spelling):
         from xbench.models.hf import load_hf
 
         return load_hf(spelling, options)
-    known = ["hash", "hf:NAME_OR_DIR", "py:FILE_OR_MODULE:OBJECT", "vectors:DIR", "canary:NAME"]
+    known = ["hash", "hf:NAME_OR_DIR", "py:FILE_OR_MODULE:OBJECT", "vectors:DIR", "canary:NAME", "api:URL#MODEL"]
     raise unknown("model", spelling, known)
+
+
+def _refuse_others(spelling: str, options: Options, taken: Sequence[str]) -> None:
+    """Refuse an option that would be ignored."""
+    for field in fields(Options):
+        if field.name not in taken and getattr(options, field.name) != field.default:
+            kind = spelling.partition(":")[0]  # the rest may hold what is not to be shown
+            does = f"it takes --{', --'.join(taken)}" if taken else "only checkpoints (hf:) do"
+            raise UsageError(f"model {kind!r} takes no --{field.name}; {does}".replace("_", "-"))
