@@ -18,10 +18,11 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from xbench.encode import full_identity
+from xbench.encode import cached, full_identity
 from xbench.errors import IncompleteError, ModelOutputError, UsageError, XbenchError
 from xbench.models import ROLES, Encoder, Options, load
 from xbench.models import endpoint as module
@@ -113,6 +114,11 @@ class Server(ThreadingHTTPServer):
         self.inside = self.most = 0
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
         self.spelling = f"api:{self.url}#m"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is killed leaves in the middle of things."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def asked(self) -> list[list[str]]:
         """The texts of each request but those that begin a run."""
@@ -518,7 +524,7 @@ def test_large_requests_are_halved(refusal: Reply, server: Server, monkeypatch: 
 def test_the_key_goes_to_the_server_and_nowhere_else(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("INFO")
     key = KEY
     monkeypatch.setenv("OPENAI_API_KEY", key)
     model = encoder(server)
@@ -667,13 +673,27 @@ def test_identity(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len({base, *others}) == 12
 
 
-def xbench(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    program = (
-        "import sys, xbench.encode\nfrom xbench.cli import main\nxbench.encode.SHARD_SECONDS = 0\nmain(sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", program, *arguments]
-    env = os.environ | environment
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+Xbench = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def xbench() -> Iterator[Xbench]:
+    """Starts a command that stores every batch at once."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        program = (
+            "import sys, xbench.encode, xbench.cli; xbench.encode.SHARD_SECONDS = 0; xbench.cli.main(sys.argv[1:])"
+        )
+        command = [sys.executable, "-c", program, *arguments]
+        env = os.environ | environment
+        started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def done(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -681,12 +701,13 @@ def done(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, err
 
 
-def result(folder: Path) -> tuple[dict[str, Any], bytes]:
+def result(folder: Path) -> tuple[dict[str, Any], Any]:
+    """The result file and the table of ranks."""
     (path,) = folder.glob("*/mini.json")
-    return json.loads(path.read_text()), path.with_name("mini.ranks.parquet").read_bytes()
+    return json.loads(path.read_text()), pq.read_table(path.with_name("mini.ranks.parquet"))
 
 
-def test_a_whole_run_killed_and_resumed(server: Server, tmp_path: Path, own_cache: Path) -> None:
+def test_a_whole_run_killed_and_resumed(server: Server, xbench: Xbench, tmp_path: Path, own_cache: Path) -> None:
     (tmp_path / "model.py").write_text(VECTOR)
     run = ("run", server.spelling, "-t", "mini", "--batch-tokens", "2000", "-o", str(tmp_path / "api"))
     reference = xbench("run", f"py:{tmp_path}/model.py:Model", "-t", "mini", "-o", str(tmp_path / "py"))
@@ -712,8 +733,9 @@ def test_a_whole_run_killed_and_resumed(server: Server, tmp_path: Path, own_cach
         free.set()
         assert code == (130 if number == signal.SIGINT else -number) and "Traceback" not in err, err
         assert code < 0 or err.endswith("the same command goes on from there\n")
-    (folder,) = (own_cache / "vectors").glob("*")
-    kept = len(Store(folder, json.loads((folder / "model.json").read_text()))._places)
+    cards = {path.parent: json.loads(path.read_text()) for path in own_cache.glob("vectors/*/model.json")}
+    ((folder, card),) = ((folder, card) for folder, card in cards.items() if card["kind"] == "api")
+    kept = len(Store(folder, card)._places)
     server.script = []
     server.requests.clear()
     code, err = done(xbench(*run, XBENCH_API_KEY=KEY))
@@ -725,7 +747,11 @@ def test_a_whole_run_killed_and_resumed(server: Server, tmp_path: Path, own_cach
     (ours, ranks), (theirs, their_ranks) = result(tmp_path / "api"), result(tmp_path / "py")
     for part in ("cells", "summary", "summary_by_query", "intervals"):
         assert ours[part] == theirs[part], part
-    assert ranks == their_ranks
+    assert ranks.equals(their_ranks) and ranks.num_rows
+    vectors = cached(ours["model"]["identity"], collection, own_cache).vectors
+    for role in ROLES:
+        for language, rows in collection.rows(role).items():
+            assert (vectors[role][language] == expected([text for _, text in rows])).all()
     everything = b"".join(p.read_bytes() for p in [*tmp_path.rglob("*"), *own_cache.rglob("*")] if p.is_file())
     assert KEY.encode() not in everything and KEY not in err
     assert ours["command"] == f"xbench run {server.spelling!r} -t mini --batch-tokens 2000"

@@ -89,8 +89,9 @@ class Endpoint:
             raise UsageError(f"{url}: the proxy in the environment cannot be used: {error}") from error
         self._client, self._loop = client, asyncio.new_event_loop()
         self._next = -1e9  # when the next request may begin
-        threading.Thread(target=_serve, args=(self._loop, client), daemon=True).start()
-        weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+        thread = threading.Thread(target=_serve, args=(self._loop, client), daemon=True)
+        thread.start()
+        weakref.finalize(self, _stop, self._loop, thread)  # at the latest when the process ends
 
     def ask(self, body: dict[str, Any], texts: Sequence[str], read: Callable[[bytes, int], T], tries: int) -> list[T]:
         """What `read` makes of the answers for all texts, in their order: one or more requests.
@@ -235,12 +236,26 @@ class Endpoint:
 
 def _serve(loop: asyncio.AbstractEventLoop, client: "httpx.AsyncClient") -> None:
     """Run the loop until it is stopped; knows nothing of the endpoint, which is then free to go."""
+
+    async def end() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:  # those of an interrupted request: they would complain of being dropped
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await client.aclose()
+
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
     finally:
-        loop.run_until_complete(client.aclose())
+        loop.run_until_complete(end())
         loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    if thread is not threading.current_thread():  # where the last reference may have been
+        thread.join(5)
 
 
 def _message(data: bytes) -> str:
