@@ -25,6 +25,7 @@ DOORS = {
     "transformers": {"models"},
     "sentence_transformers": {"models"},
     "huggingface_hub": {"models"},
+    "httpx": {"models"},
     "ir_measures": {"catalogue", "runs"},
     "pyarrow": {"parquet"},
     "statsmodels": {"paired"},

@@ -96,7 +96,7 @@ def result_options(function: Command) -> Command:
 
 
 def model_options(function: Command) -> Command:
-    """How to run an `hf:` model; all of them are part of its fingerprint."""
+    """How to run a model; all of them are part of its fingerprint. `models.TAKES`: which kind takes which."""
     for option in (
         click.option("--pooling", help="mean, cls or last; for plain checkpoints. [its family's, else mean]"),
         click.option(
@@ -143,7 +143,7 @@ def evaluate_and_show(
     from xbench.errors import UsageError
     from xbench.evaluate import Plan, evaluate
     from xbench.export import export_qrels, export_runs
-    from xbench.models import Given, Options, load
+    from xbench.models import Given, Options, Retriever, load
     from xbench.readers import read, source_path
     from xbench.storage import writable
     from xbench.tasks import select
@@ -151,7 +151,7 @@ def evaluate_and_show(
     chosen = select(list(tasks))
     parse_all(measures)
     loaded = load(model, Options(**options))
-    if batch_tokens and isinstance(loaded, Given):
+    if batch_tokens and isinstance(loaded, (Given, Retriever)):
         raise UsageError(f"model {model!r} takes no --batch-tokens: nothing is encoded")
     writable(output)  # before hours of encoding, not after
     for task in chosen:

@@ -18,6 +18,7 @@ def command(model: str, **options: Any) -> None:
     """Evaluate MODEL on tasks: encode, index, rank, score; write the results, print the tables.
 
     MODEL is `hash`, `hf:NAME_OR_DIR[@REVISION]` (or just the name or folder), `py:FILE_OR_MODULE:OBJECT`,
-    `vectors:DIR`, or `canary:NAME`. An interrupted run goes on where it stopped when called again.
+    `vectors:DIR`, `canary:NAME`, or `api:URL#MODEL[@REVISION]`. An interrupted run goes on where it stopped when
+    called again.
     """
     evaluate_and_show(model, **options)

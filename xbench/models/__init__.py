@@ -1,6 +1,7 @@
 """Models by their spelling.
 
-`hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`, `fuse:A+B`.
+`hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`,
+`api:URL#MODEL[@REVISION]`, `bm25`, `fuse:A+B`.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ ROLES: tuple[Role, Role] = ("queries", "passages")
 
 @dataclass(frozen=True)
 class Options:
-    """How to run an `hf:` model; None takes what the checkpoint says, or the default in brackets."""
+    """How to run a model; None takes what the checkpoint says, or the default in brackets. `TAKES`: which apply."""
 
     pooling: str | None = None  # mean, cls or last [its family's, else mean]
     normalize: bool | None = None  # scale vectors to length 1 [yes, unless checkpoint or family say dot product]
@@ -37,6 +38,28 @@ class Options:
     allow_code: bool = False  # run Python files of the checkpoint, pinned by `revision`
     dtype: str = "float32"  # float32, bfloat16 or float16
     device: str | None = None  # cpu, cuda, cuda:1, mps [cuda where there is one, else cpu]
+
+
+ALL = tuple(field.name for field in fields(Options))
+# The options that a kind of model takes; a checkpoint, which is any other kind, takes all.
+TAKES: dict[str, tuple[str, ...]] = {
+    "hash": (),
+    "bm25": (),
+    "py": (),
+    "vectors": (),
+    "canary": (),
+    "api": ("normalize", "prompt_query", "prompt_passage", "dim"),
+}
+KNOWN = (
+    "hash",
+    "bm25",
+    "hf:NAME_OR_DIR",
+    "py:FILE_OR_MODULE:OBJECT",
+    "vectors:DIR",
+    "canary:NAME",
+    "api:URL#MODEL",
+    "fuse:A+B",
+)
 
 
 class Prepared(NamedTuple):
@@ -120,12 +143,12 @@ def load(spelling: str, options: Options | None = None) -> "Encoder | Given | Re
     options = options or Options()
     kind, colon, rest = spelling.partition(":")
     if kind == "fuse" and colon:
-        from xbench.models.fuse import load_fusion
+        from xbench.models.fuse import load_fusion, split
 
-        return load_fusion(spelling, lambda part: load(part, options if _is_checkpoint(part) else None))
-    if options != Options() and (spelling == "hash" or (colon and kind in ("py", "vectors", "canary"))):
-        given = [f.name.replace("_", "-") for f in fields(Options) if getattr(options, f.name) != f.default]
-        raise UsageError(f"model {spelling!r} takes no --{given[0]}; only checkpoints (hf:) do")
+        taken = [_takes(part) for _, part in split(spelling)]
+        _refuse_others(spelling, options, [name for names in taken for name in names])
+        return load_fusion(spelling, lambda part: load(part, _restricted(options, _takes(part))))
+    _refuse_others(spelling, options, _takes(spelling))
     if spelling == "hash":
         from xbench.models.hashing import HashEncoder
 
@@ -142,15 +165,33 @@ def load(spelling: str, options: Options | None = None) -> "Encoder | Given | Re
         from xbench.models.canary import Canary
 
         return Canary(spelling)
-    if _is_checkpoint(spelling):
+    if kind == "api" and rest:
+        from xbench.models.api import ApiEncoder
+
+        return ApiEncoder(spelling, options)
+    named = re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", spelling)
+    if (kind == "hf" and rest) or Path(spelling).is_dir() or named:
         from xbench.models.hf import load_hf
 
         return load_hf(spelling, options)
-    known = ["hash", "hf:NAME_OR_DIR", "py:FILE_OR_MODULE:OBJECT", "vectors:DIR", "canary:NAME", "fuse:A+B"]
-    raise unknown("model", spelling, known)
+    raise unknown("model", spelling, KNOWN)
 
 
-def _is_checkpoint(spelling: str) -> bool:
-    kind, _, rest = spelling.partition(":")
-    named = re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", spelling)
-    return bool((kind == "hf" and rest) or Path(spelling).is_dir() or named)
+def _takes(spelling: str) -> tuple[str, ...]:
+    """The options that a model takes."""
+    kind, colon, _ = spelling.partition(":")
+    return TAKES[kind] if kind in TAKES and bool(colon) == (kind not in ("hash", "bm25")) else ALL
+
+
+def _restricted(options: Options, names: Sequence[str]) -> Options:
+    """Of the options only those with these names."""
+    return Options(**{name: getattr(options, name) for name in names})
+
+
+def _refuse_others(spelling: str, options: Options, taken: Sequence[str]) -> None:
+    """Refuse an option that would be ignored."""
+    for field in fields(Options):
+        if field.name not in taken and getattr(options, field.name) != field.default:
+            kind = spelling.partition(":")[0]  # the rest may hold what is not to be shown
+            does = f"it takes --{', --'.join(dict.fromkeys(taken))}" if taken else "only checkpoints (hf:) do"
+            raise UsageError(f"model {kind!r} takes no --{field.name}; {does}".replace("_", "-"))
