@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from xbench.errors import UsageError
 from xbench.fusion import reciprocal_rank, weighted
-from xbench.models import load
+from xbench.models import Options, load
 from xbench.models.fuse import Fusion, split
 from xbench.ranking import rule_order, rule_ranks, tie_order
 
@@ -99,3 +99,10 @@ def test_bad_spellings(spelling: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:
         load(spelling)
     assert words in str(caught.value)
+
+
+def test_options_go_to_the_parts_that_take_them() -> None:
+    with pytest.raises(UsageError, match="model 'fuse' takes no --pooling"):
+        load("fuse:hash+canary:random", Options(pooling="cls"))
+    with pytest.raises(UsageError, match="unknown pooling 'nosuch'"):
+        load("fuse:hash+hf:nobody/nothing", Options(pooling="nosuch"))
