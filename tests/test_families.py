@@ -1,6 +1,7 @@
 """Families and what they ask for; dimensions; what makes one model another."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -89,6 +90,19 @@ def test_families_by_name(name: str) -> None:
     assert family.similarity == ("dot" if "contriever" in name else "cosine") and family.code == (name in WITH_CODE)
     assert family.url.startswith("https://") and by_name(name.lower()) == by_name(f"/models/{name}/") == family
     assert sum(f == family for f in FAMILIES) == 1
+
+
+def test_the_table_of_the_docs() -> None:
+    def cell(text: str) -> str:
+        return "`" + text.replace("\n", "\\n").replace("|", "\\|") + "`" if text else ""
+
+    page = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    table = page.partition("### Families")[2].partition("## ")[0]
+    assert re.findall(r"^\| `.*$", table, re.MULTILINE) == [
+        f"| {cell(f.names)} | {f.pooling or ''} | {f.similarity} | {cell(f.query)} | {cell(f.passage)} | "
+        f"{'yes' if f.code else ''} | {f.url} |"
+        for f in FAMILIES
+    ]
 
 
 @pytest.mark.parametrize("name", OTHERS)

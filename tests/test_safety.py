@@ -579,6 +579,12 @@ def test_allowed_code_is_that_of_the_folder(coded: Path) -> None:
             open_(coded, allow_code=True)
 
 
+def test_a_family_that_needs_code_says_so(coded: Path) -> None:
+    named = coded.rename(coded.with_name("nomic-embed-text-v1.5"))
+    with pytest.raises(UnsafeInput, match=r"--allow-code .*nomic-embed-text-v1\.5 needs code of its own: https://hugg"):
+        open_(named)
+
+
 def test_allowing_code_allows_nothing_else(attacked: dict[str, Path], xlmr: Path) -> None:
     code = {"auto", "auto-list", "auto-nested", "auto-processor", "type", "router", "words", "generate"}
     for name, folder in attacked.items():
