@@ -130,6 +130,8 @@ class Retriever(Protocol):
 def slug(name: str, key: str) -> str:
     """A folder name for a model: readable, one path part, and different for different fingerprints."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name.rstrip("/").rsplit("/", 1)[-1]).strip("-.")[-60:].strip("-.")
+    if re.match(r"(con|prn|aux|nul|(com|lpt)\d)(\.|$)", readable, re.IGNORECASE):  # devices, on Windows
+        readable = f"model-{readable}"
     return f"{readable or 'model'}-{key[:12]}"
 
 
