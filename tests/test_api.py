@@ -1,5 +1,6 @@
 """`api:` against a real server on this machine that fails, stalls, reorders and lies."""
 
+import asyncio
 import email.utils
 import gzip
 import json
@@ -231,6 +232,13 @@ def test_what_is_asked(server: Server) -> None:
 def test_good_answers(reply: Reply, server: Server) -> None:
     server.default = reply
     assert (encode(encoder(server)) == expected()).all()
+
+
+def test_inside_another_event_loop(server: Server) -> None:
+    async def notebook() -> NDArray[np.float32]:
+        return encode(encoder(server))
+
+    assert (asyncio.run(notebook()) == expected()).all()
 
 
 def test_every_float32_survives() -> None:
