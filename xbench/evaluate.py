@@ -54,7 +54,7 @@ def evaluate(
 
     Args:
         model: from `models.load`.
-        task: from `tasks.load_task`.
+        task: from `tasks.load_task`; with `context`, see there.
         measures: in ir-measures' spelling; by default the task's.
         plan: where sources and vectors are kept, and how many threads to use.
         batch_tokens: as in `encode.encode`.
@@ -69,14 +69,15 @@ def evaluate(
             f"measure {foreign[0]!r} is not a function of the ranks of the relevant passages; "
             "write a run (xbench export) and score that (xbench score)"
         )
+    if task.context and isinstance(model, Given):
+        raise UsageError(f"model {model.name!r} takes no --context: its vectors are given, whatever the passages hold")
     with watch("read"):
         collection = read(task, plan.data, offline=plan.offline)
     with watch("encode"):
         encoded = vectors(model, collection, plan.cache, batch_tokens)
     identity = model.identity if isinstance(model, Given) else full_identity(model, batch_tokens)
-    key = fingerprint(identity)
     with watch("index"):
-        space = Space.build(encoded, collection, task, plan.cache / "indexes" / key)
+        space = Space.build(encoded, collection, task, plan.cache / "indexes" / fingerprint(identity))
     table = judge(collection, task.languages)
     with watch("rank"):
         above = passages_above(space.queries, space.pool, table.judged, threads=plan.threads)
@@ -88,8 +89,10 @@ def evaluate(
     with watch("score"):
         cells = [score(cell, table, wanted) for cell in task.cells()]
     log_undefined(cells, wanted)
+    identity = identity | ({"context": True} if task.context else {})  # not where vectors are kept: the texts differ
+    key = fingerprint(identity)
     result = Result(
-        task={"name": task.name, "version": task.version, "sha256": task.sha256},
+        task=task.about,
         model={"name": model.name, "fingerprint": key, "slug": slug(model.name, key), "identity": identity},
         command=plan.command,
         texts={"total": encoded.texts, "distinct": encoded.distinct},
