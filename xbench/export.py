@@ -1,6 +1,7 @@
 """TREC runs and qrels of the cells of a stored result, from its cached vectors."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,7 @@ def export_runs(
         UsageError: the result is that of a run.
         StorageError: a file cannot be written.
     """
+    result = _without_context(result)
     space = Space.build(
         _vectors(result, collection, cache), collection, task, cache / "indexes" / result.model["fingerprint"]
     )
@@ -108,6 +110,12 @@ def _ranking(
                 yield query_id, [(doc_ids[row], -float(rank)) for rank, (row, _) in enumerate(passages, 1)]
             else:
                 yield query_id, [(doc_ids[row], value) for row, value in passages]
+
+
+def _without_context(result: Result) -> Result:
+    """With the identity that the model has by itself, under which its vectors are kept."""
+    identity = {name: value for name, value in result.model["identity"].items() if name != "context"}
+    return replace(result, model=result.model | {"identity": identity, "fingerprint": fingerprint(identity)})
 
 
 def _vectors(result: Result, collection: Collection, cache: Path) -> Encoded:
