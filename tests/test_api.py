@@ -1,5 +1,6 @@
 """`api:` against a real server on this machine that fails, stalls, reorders and lies."""
 
+import asyncio
 import email.utils
 import gzip
 import json
@@ -233,6 +234,13 @@ def test_good_answers(reply: Reply, server: Server) -> None:
     assert (encode(encoder(server)) == expected()).all()
 
 
+def test_inside_another_event_loop(server: Server) -> None:
+    async def notebook() -> NDArray[np.float32]:
+        return encode(encoder(server))
+
+    assert (asyncio.run(notebook()) == expected()).all()
+
+
 def test_every_float32_survives() -> None:
     bits = np.random.default_rng(0).integers(0, 1 << 32, 4096, np.uint64).astype(np.uint32).view(np.float32)
     rows = bits[np.isfinite(bits)][:3000].reshape(3, 1000)
@@ -301,17 +309,32 @@ def test_retry_after(server: Server, waits: list[float], monkeypatch: pytest.Mon
         encode(model)
 
 
-def test_a_wait_that_is_asked_for_holds_all_requests(
-    server: Server, waits: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wait_that_is_asked_for_holds_all_requests(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XBENCH_API_BATCH", "1")
-    monkeypatch.setenv("XBENCH_API_CONCURRENCY", "1")
+    monkeypatch.setenv("XBENCH_API_CONCURRENCY", "2")
+    monkeypatch.setattr(module, "sleep", asyncio.sleep)  # no clock that jumps: the others run meanwhile
+    monkeypatch.setattr(module, "clock", time.monotonic)
+    monkeypatch.setattr(module, "DELAY", 0.01)
     begun: list[float] = []
+    refused: list[float] = []
     record(begun, monkeypatch)
+    read_wait = module._retry_after
+
+    def noted(text: str) -> float | None:
+        refused.append(time.monotonic())
+        return read_wait(text)
+
+    monkeypatch.setattr(module, "_retry_after", noted)
     model = encoder(server)
-    server.script = [answer(429, Retry_After="50")]
-    encode(model, TEXTS[:3])
-    assert np.diff(begun).tolist() == [0, 50, 0, 0]
+
+    def slowly(handler: Handler, body: dict[str, Any]) -> None:
+        time.sleep(0.05)
+        handler.send(200, good(body["input"]))
+
+    server.script = [answer(429, Retry_After="0.5"), *[slowly] * 10]
+    assert (encode(model) == expected()).all()
+    (start,) = refused
+    assert len(begun) == 12 and not [t for t in begun if start < t < start + 0.5]
 
 
 def record(begun: list[float], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def evaluate(
 
     Args:
         model: from `models.load`.
-        task: from `tasks.load_task`.
+        task: from `tasks.load_task`; with `context`, see there.
         measures: in ir-measures' spelling; by default the task's.
         plan: where sources and vectors are kept, and how many threads to use.
         batch_tokens: as in `encode.encode`.
@@ -74,20 +74,25 @@ def evaluate(
             "write a run (xbench export) and score that (xbench score)"
         )
     depth = max([TOP, *(int(m.k) for m in wanted if m.multi_only and m.k < np.inf)])
+    parts = model.parts if isinstance(model, Fusion) else (model,)
+    if task.context and (given := [part for part in parts if isinstance(part, Given)]):
+        raise UsageError(f"model {given[0].name!r} takes no --context: its vectors are given, whatever passages hold")
     with watch("read"):
         collection = read(task, plan.data, offline=plan.offline)
     if isinstance(model, (Encoder, Given)):
         ranking = _rank_vectors(model, task, collection, depth, plan, batch_tokens, watch)
     else:
         ranking = _rank_pools(model, task, collection, depth, plan, batch_tokens, watch)
-    key = fingerprint(ranking.identity)
+    # Not where vectors are kept: there the texts differ.
+    identity = ranking.identity | ({"context": True} if task.context else {})
+    key = fingerprint(identity)
     with watch("score"):
         cells = [score(cell, ranking.table, wanted) for cell in task.cells()]
         cells = [replace(found, unmatched=ranking.unmatched.get(found.cell.name)) for found in cells]
     log_undefined(cells, wanted)
     result = Result(
-        task={"name": task.name, "version": task.version, "sha256": task.sha256},
-        model={"name": model.name, "fingerprint": key, "slug": slug(model.name, key), "identity": ranking.identity},
+        task=task.about,
+        model={"name": model.name, "fingerprint": key, "slug": slug(model.name, key), "identity": identity},
         command=plan.command,
         texts=ranking.texts,
         cells=cells,

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,7 @@ def export_runs(
         UsageError: the result is that of a run.
         StorageError: a file cannot be written.
     """
+    result = _without_context(result)
     kind = result.model["identity"].get("kind")
     if kind == "run":
         name = result.model["name"]
@@ -145,6 +147,12 @@ def _of_retriever(retriever: Retriever, task: Task, collection: Collection, cach
                     yield query.query_id, [(doc_ids[i], float(finite[i])) for i in places]
 
     return rank
+
+
+def _without_context(result: Result) -> Result:
+    """With the identity that the model has by itself, under which its vectors are kept."""
+    identity = {name: value for name, value in result.model["identity"].items() if name != "context"}
+    return replace(result, model=result.model | {"identity": identity, "fingerprint": fingerprint(identity)})
 
 
 def _retriever(result: Result, collection: Collection, cache: Path) -> Retriever:

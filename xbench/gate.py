@@ -30,7 +30,9 @@ def compare_results(
     """
     if first.task != second.task:
         one, other = (
-            f"{r.task['name']} version {r.task['version']} ({r.task['sha256'][:12]})" for r in (first, second)
+            f"{r.task['name']} version {r.task['version']} ({r.task['sha256'][:12]}"
+            f"{', context' if r.task.get('context') else ''})"
+            for r in (first, second)
         )
         raise DataError(f"results of different tasks, {one} and {other}; compare results of one task and version")
     found = {}

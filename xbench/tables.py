@@ -28,7 +28,7 @@ class Table(NamedTuple):
 
 def tables(result: Result, primary: str) -> list[Table]:
     """Mono, cross as a language-by-language matrix of `primary`, multi, and the summary."""
-    name = result.task["name"]
+    name = _task(result)
     by_setting: dict[str, list[CellResult]] = {}
     for cell in result.cells:
         by_setting.setdefault(cell.cell.setting, []).append(cell)
@@ -78,7 +78,7 @@ def _intervals(result: Result, names: list[str]) -> list[Table]:
     if not about or not names:
         return []
     title = (
-        f"{result.task['name']} summary, intervals of {about['level']:.0%}: "
+        f"{_task(result)} summary, intervals of {about['level']:.0%}: "
         f"bootstrap over {about['clusters']} clusters ({about['cluster']})"
     )
     return [Table(title, ["setting", *names], rows)]
@@ -90,7 +90,7 @@ def _range(ends: list[float] | None) -> Value:
 
 def bias_tables(result: Result, maps: Mapping[str, NDArray[np.float64]], languages: Sequence[str]) -> list[Table]:
     """Measures of language bias by query language, and matrices by pair of languages."""
-    task = result.task["name"]
+    task = _task(result)
     means, ends = result.summary().get("multi", {}), result.intervals.get("multi", {})
     rows: list[list[Value]] = [
         [name, *(c.values.get(name) for c in result.cells), value, _range(ends.get(name))]
@@ -117,9 +117,13 @@ def comparison_tables(first: Result, second: Result, found: Mapping[str, Sequenc
         for r in rows:
             values = [r.first, r.second, r.difference, _range([*r.interval[:2]]), r.p, r.p_holm, r.effect]
             lines.append([r.name, r.queries, *values, r.wins, r.ties, r.losses, r.detectable])
-        title = f"{first.task['name']}: {name} of {second.model['name']} (second) and {first.model['name']} (first)"
+        title = f"{_task(first)}: {name} of {second.model['name']} (second) and {first.model['name']} (first)"
         tables.append(Table(title, columns, lines))
     return tables
+
+
+def _task(result: Result) -> str:
+    return f"{result.task['name']}{' with context' if result.task.get('context') else ''}"
 
 
 def _by_language(title: str, cells: list[CellResult]) -> Table:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,8 @@ class Task:
 
     `sources`, `counts` and `golden` are by language. `counts` holds what the reader must find.
     `shared[a][b]` is how many queries of language `a` have a relevant passage in language `b`.
-    `folder` holds the texts of a bundled task, else it is None.
+    `folder` holds the texts of a bundled task, else it is None. `context`: a passage is its sentence and its
+    whole paragraph; no definition says so, but `dataclasses.replace` or `xbench run --context`.
     """
 
     name: str
@@ -52,13 +53,21 @@ class Task:
     shared: dict[str, dict[str, int]]
     golden: dict[str, Golden]
     folder: Path | None
+    context: bool = False
 
     @property
     def sha256(self) -> str:
         """Over everything that decides the values: the bytes of the sources and how they are used."""
         content = [self.name, self.version, self.format, self.languages, self.settings]
+        content += ["context"] if self.context else []
         files = {language: source.sha256 for language, source in self.sources.items()}
         return hashlib.sha256(json.dumps([*content, files], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a result says of its task."""
+        said = {"name": self.name, "version": self.version, "sha256": self.sha256}
+        return said | ({"context": True} if self.context else {})
 
     def cells(self) -> list[Cell]:
         """Every cell: mono, then cross by ordered pair of languages, then multi."""
@@ -160,7 +169,7 @@ def same_task(about: Mapping[str, Any], where: Path) -> Task:
         UsageError: there is no such task.
         IntegrityError: it is not what it was when the result was made.
     """
-    task = load_task(str(about["name"]))
+    task = replace(load_task(str(about["name"])), context=about.get("context") is True)
     if (about["version"], about["sha256"]) != (task.version, task.sha256):
         raise IntegrityError(
             f"{where}: made on {task.name} version {about['version']} ({str(about['sha256'])[:12]}), "

@@ -135,10 +135,13 @@ def evaluate_and_show(
     data: Path | None = None,
     measures: tuple[str, ...] = (),
     batch_tokens: int | None = None,
+    context: bool = False,
     offline: bool = False,
     **options: Any,
 ) -> None:
     """Evaluate, write each result as soon as it is there, print its tables."""
+    from dataclasses import replace
+
     from xbench.catalogue import parse_all
     from xbench.errors import UsageError
     from xbench.evaluate import Plan, evaluate
@@ -148,7 +151,7 @@ def evaluate_and_show(
     from xbench.storage import writable
     from xbench.tasks import select
 
-    chosen = select(list(tasks))
+    chosen = [replace(task, context=context) for task in select(list(tasks))]
     parse_all(measures)
     loaded = load(model, Options(**options))
     if batch_tokens and isinstance(loaded, (Given, Retriever)):
@@ -160,7 +163,7 @@ def evaluate_and_show(
     if re.search("@[0-9a-f]{40}$", loaded.name):  # a commit, in place of the branch or tag that was asked for
         options["revision"] = None
     for task in chosen:
-        given = {"measures": list(measures), "batch-tokens": batch_tokens, **options}
+        given = {"measures": list(measures), "batch-tokens": batch_tokens, "context": context or None, **options}
         plan = Plan(default_cache(), data, offline, threads, command_line("run", loaded.name, task.name, given))
         result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens)
         show_result(result, task, output, format_)

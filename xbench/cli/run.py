@@ -10,6 +10,7 @@ from xbench.cli.options import data_option, evaluate_and_show, measures_option, 
 @click.command("run")
 @click.argument("model")
 @click.option("-t", "--task", "tasks", multiple=True, required=True, metavar="TASK", help="May be repeated.")
+@click.option("--context", is_flag=True, help="A passage is its sentence and its paragraph, as in XTREME-R.")
 @measures_option
 @data_option
 @model_options

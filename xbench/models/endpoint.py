@@ -1,6 +1,7 @@
 """An HTTP endpoint that embeds texts: many requests at once, tried again when it may help, within its limits."""
 
 import asyncio
+import contextlib
 import email.utils
 import json
 import re
@@ -89,9 +90,9 @@ class Endpoint:
             raise UsageError(f"{url}: the proxy in the environment cannot be used: {error}") from error
         self._client, self._loop = client, asyncio.new_event_loop()
         self._next = -1e9  # when the next request may begin
-        thread = threading.Thread(target=_serve, args=(self._loop, client), daemon=True)
-        thread.start()
-        weakref.finalize(self, _stop, self._loop, thread)  # at the latest when the process ends
+        threading.Thread(target=_serve, args=(self._loop, client), daemon=True).start()
+        # Not waited for: this runs wherever the last reference is dropped, even on that thread.
+        weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
 
     def ask(self, body: dict[str, Any], texts: Sequence[str], read: Callable[[bytes, int], T], tries: int) -> list[T]:
         """What `read` makes of the answers for all texts, in their order: one or more requests.
@@ -125,9 +126,10 @@ class Endpoint:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
-        except BaseException:  # Ctrl-C: nothing that still runs is waited for
-            future.cancel()
-            raise
+        finally:
+            if not future.done():  # Ctrl-C: what waits is cancelled, and would complain of being dropped
+                with contextlib.suppress(TimeoutError):
+                    asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result(2)
 
     async def _chunk(
         self,
@@ -236,26 +238,19 @@ class Endpoint:
 
 def _serve(loop: asyncio.AbstractEventLoop, client: "httpx.AsyncClient") -> None:
     """Run the loop until it is stopped; knows nothing of the endpoint, which is then free to go."""
-
-    async def end() -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:  # those of an interrupted request: they would complain of being dropped
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await client.aclose()
-
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
     finally:
-        loop.run_until_complete(end())
+        loop.run_until_complete(client.aclose())
         loop.close()
 
 
-def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    loop.call_soon_threadsafe(loop.stop)
-    if thread is not threading.current_thread():  # where the last reference may have been
-        thread.join(5)
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _message(data: bytes) -> str:

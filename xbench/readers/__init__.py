@@ -1,6 +1,7 @@
 """Readers, one file per source format; every one gives a Collection, checked against the task's counts."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def read(task: Task, data: Path | None = None, *, offline: bool = False) -> Coll
     """The texts of a task and what is relevant to what.
 
     Args:
-        task: its sources are verified by size and SHA-256 each time.
+        task: its sources are verified by size and SHA-256 each time; its `context` says what a passage is.
         data: a folder `data/<task>/...` of sources at hand; else the cache, fetched if need be.
         offline: never fetch.
 
@@ -42,11 +43,12 @@ def read(task: Task, data: Path | None = None, *, offline: bool = False) -> Coll
 
 
 def check(task: Task, data: Path | None = None, *, offline: bool = False) -> Collection:
-    """`read`, and the golden rows too: for `xbench data verify`.
+    """`read`, and the golden rows too, which are of sentences: for `xbench data verify`.
 
     Raises:
         IntegrityError: a golden row differs; besides those of `read`.
     """
+    task = replace(task, context=False)
     files = _read_files(task, data, offline)
     collection = _link(task, files)
     for language in task.languages:
@@ -83,7 +85,7 @@ def _read_files(task: Task, data: Path | None, offline: bool) -> dict[str, Squad
     files = {}
     for language in task.languages:
         path = source_path(task, language, data, offline=offline)
-        file = files[language] = read_squad(path, language)
+        file = files[language] = read_squad(path, language, context=task.context)
         found = {"queries": len(file.queries), "passages": len(file.passages), **file.counts}
         if found != task.counts[language]:
             raise DataError(

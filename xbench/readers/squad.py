@@ -29,8 +29,15 @@ class SquadFile(NamedTuple):
     counts: dict[str, int]
 
 
-def read_squad(path: Path, language: str) -> SquadFile:
-    """Read and check one language's file.
+def read_squad(path: Path, language: str, *, context: bool = False) -> SquadFile:
+    r"""Read and check one language's file.
+
+    Args:
+        path: the file.
+        language: the first part of every id.
+        context: a passage is its sentence and then its paragraph, nothing between them and every line feed
+            removed: `(sentence + context).replace("\n", "")`, the candidate of XTREME-R (google-research/xtreme,
+            evaluate_retrieval.py). The sentence stands twice, first and in its place.
 
     Raises:
         DataError: not JSON, a field missing or of the wrong type, sentence breaks out of order,
@@ -47,15 +54,16 @@ def read_squad(path: Path, language: str) -> SquadFile:
     for a, article in enumerate(root.list("data")):
         for p, paragraph in enumerate(article.list("paragraphs")):
             counts["paragraphs"] += 1
-            context = paragraph.text("context")
-            breaks = _breaks(paragraph, len(context))
+            whole = paragraph.text("context")
+            breaks = _breaks(paragraph, len(whole))
             sentences = paragraph.list("sentences")
             if len(sentences) != len(breaks):
                 paragraph.fail(f"{len(sentences)} sentences but {len(breaks)} sentence_breaks")
             doc_ids = [f"{language}:{a}.{p}.{s}" for s in range(len(sentences))]
             for doc_id, sentence, (start, end) in zip(doc_ids, sentences, breaks, strict=True):
-                passages.append(Passage(doc_id, sentence.is_text()))
-                counts["differing"] += context[start:end] != passages[-1].text
+                text = sentence.is_text()
+                counts["differing"] += whole[start:end] != text
+                passages.append(Passage(doc_id, (text + whole).replace("\n", "") if context else text))
             for question in paragraph.list("qas"):
                 question_id = question.text("id")
                 if any(c.isspace() for c in question_id):
@@ -63,7 +71,7 @@ def read_squad(path: Path, language: str) -> SquadFile:
                 if question_id in answers:
                     question.fail(f"id {question_id!r} occurs twice in the file")
                 queries.append(Query(f"{language}:{question_id}", question.text("question")))
-                start, end = _answer(question, context)
+                start, end = _answer(question, whole)
                 inside = [s for s, (low, high) in enumerate(breaks) if low <= start < high]
                 if not inside:
                     question.fail(f"answer_start {start} lies in no sentence; sentence_breaks: {breaks}")
