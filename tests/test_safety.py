@@ -585,16 +585,28 @@ def test_a_family_that_needs_code_says_so(coded: Path) -> None:
         open_(named)
 
 
-def test_allowing_code_allows_nothing_else(attacked: dict[str, Path], xlmr: Path) -> None:
+def test_allowing_code_allows_nothing_else(
+    attacked: dict[str, Path], xlmr: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = {"auto", "auto-list", "auto-nested", "auto-processor", "type", "router", "words", "generate"}
     for name, folder in attacked.items():
         with pytest.raises(UnsafeInput) as caught:
             load(f"hf:{folder}", Options(device="cpu", allow_code=True))
         assert ("only if pinned" in str(caught.value)) == (name in code), name
         assert not canary(folder).exists()
-    # Without code in the folder, the permission changes nothing.
+    # Without code in the folder, the permission changes nothing and is not handed on.
     allowed, plain = (open_(xlmr, pooling="mean", allow_code=allow) for allow in (True, False))
     assert allowed.identity["code"] is False and fingerprint(allowed.identity) == fingerprint(plain.identity)
+    handed: list[Options] = []
+
+    def refuse(folder: Path, options: Options, device: str) -> None:
+        handed.append(options)
+        raise ValueError
+
+    monkeypatch.setattr("xbench.models.hf.load_transformers", refuse)
+    with pytest.raises(DataError):
+        open_(xlmr, pooling="mean", allow_code=True)
+    assert [options.allow_code for options in handed] == [False]
 
 
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", "refs/pr/1", "0" * 39, "0" * 64, "A" * 40])
