@@ -92,7 +92,7 @@ def torch_zip(name: str) -> Callable[[Path], None]:
 def tarred(folder: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        info = tarfile.TarInfo("../escaped")
+        info = tarfile.TarInfo("\x10")  # which looks like the length of a header
         info.size = 1
         archive.addfile(info, io.BytesIO(b"x"))
     (folder / "model.safetensors").write_bytes(buffer.getvalue())
@@ -502,6 +502,30 @@ def test_what_authors_leave_behind(copy: Path) -> None:
         copy / "config.json", _name_or_path="/nonexistent/author/model", use_kernels=False, attn_implementation="eager"
     )
     assert open_(copy, pooling="mean").identity["attention"] == ["eager"]
+
+
+def test_what_configs_often_say(st: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(st, tmp_path / "st"))
+    edit(
+        folder / SBERT, model_args={"torch_dtype": "float32"}, tokenizer_args={"padding_side": "left"}, backend="torch"
+    )
+    edit(
+        folder / TOKENIZER, tokenizer_class="XLMRobertaTokenizer", processor_class=None, model_input_names=["input_ids"]
+    )
+    edit(
+        folder / "config.json",
+        **{
+            "auto_map": {},
+            "_attn_implementation_autoset": True,
+            "experts_implementation": "eager",
+            "quantization_config": {},
+        },
+        **{"activation_function": "gelu_new", "tokenizer_class": "XLMRobertaTokenizer", "transformers_weights": None},
+    )
+    write("2_Dense/config.json", json.dumps(DENSE))(folder)
+    write("trainer_state.json", '{"loss": NaN, "auto_map": {"x": "evil.Model"}}')(folder)
+    write("model.safetensors.index.json", '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')(folder)
+    assert safe_files(folder).code == [] == safe_files(folder, allow_code=True).code
 
 
 def test_a_pointer_of_git_lfs_says_so(copy: Path) -> None:
