@@ -22,7 +22,7 @@ from checkpoints import TEXTS, change, edit, open_, write
 from safetensors.numpy import save_file
 
 from xbench.errors import DataError, UnsafeInput, UsageError
-from xbench.models import Options, load, slug
+from xbench.models import ROLES, Options, load, slug
 from xbench.models.safety import PICKLES, safe_files
 from xbench.storage import fingerprint
 
@@ -588,6 +588,47 @@ def test_code_of_a_folder_runs_if_allowed_and_pinned(
     other = open_(coded, allow_code=True, revision=changed, **how)
     assert changed != pin and fingerprint(other.identity) != fingerprint(model.identity)
     assert np.abs(other.encode(TEXTS, "queries", "") - 3 * plain).max() <= 1e-4
+
+
+MODULE = """
+from sentence_transformers.base.modules import Module
+
+class Scale(Module):
+    config_keys = ["by"]
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, features, **_):
+        features["sentence_embedding"] = features["sentence_embedding"] * self.by
+        return features
+
+    def save(self, output_path, *_, **__):
+        self.save_config(output_path)
+"""
+
+
+def test_a_module_of_the_folder_runs_if_allowed_and_pinned(
+    st: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = Path(shutil.copytree(st, tmp_path / "st"))
+    modules = json.loads((folder / "modules.json").read_text())
+    modules.append({"idx": 2, "name": "2", "path": "2_Scale", "type": "scaling.Scale"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "scaling.py").write_text(MODULE)
+    write("2_Scale/config.json", '{"by": 3.0}')(folder)
+    with pytest.raises(UnsafeInput, match="type scaling.Scale is code from outside sentence_transformers"):
+        open_(folder)
+    with pytest.raises(UnsafeInput, match="only if pinned; read scaling.py") as caught:
+        open_(folder, allow_code=True)
+    model = open_(folder, allow_code=True, revision=str(caught.value)[-64:], normalize=False)
+    plain = open_(st, normalize=False)
+    for role in ROLES:
+        assert np.abs(model.encode(TEXTS, role, "") - 3 * plain.encode(TEXTS, role, "")).max() <= 1e-4
+    assert model.identity["code"] is True and "scaling.py" in model.identity["files"]
 
 
 def test_allowed_code_is_that_of_the_folder(coded: Path) -> None:
