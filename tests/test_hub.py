@@ -139,7 +139,7 @@ def test_names_on_a_hub(hub: tuple[str, list[str]], commits: dict[str, Path], tm
         (["team/none", *prompts], 3, "RepositoryNotFound"),
         ([f"team/tiny@{CODE}", "--pooling", "mean"], 4, "--allow-code"),
         (["team/tiny@main", "--allow-code", *prompts], 4, "full commit"),
-        ([f"team/tiny@{CODE}", "--allow-code", "--pooling", "mean"], 0, CODE),
+        ([f"team/tiny@{CODE}", "--allow-code", "--pooling", "mean", "--dim", "9"], 0, CODE),
     ]
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
     environment |= {"HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"}
@@ -167,6 +167,8 @@ def test_names_on_a_hub(hub: tuple[str, list[str]], commits: dict[str, Path], tm
         # The command in the result gives the same weights again, whatever the branch has become.
         assert f"hf:team/tiny@{expected}" in result["command"] and "--revision" not in result["command"]
         assert ("--allow-code" in result["command"]) == (expected == CODE) == result["model"]["identity"]["code"]
+        assert result["model"]["identity"]["dim"] == (9 if "--dim" in given else None)
+        assert ("--dim 9" in result["command"]) == ("--dim" in given)
         results[" ".join(given)] = result["model"]
     of_commit: dict[str, set[str]] = {}
     for model in results.values():

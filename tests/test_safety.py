@@ -22,7 +22,7 @@ from checkpoints import TEXTS, change, edit, open_, write
 from safetensors.numpy import save_file
 
 from xbench.errors import DataError, UnsafeInput, UsageError
-from xbench.models import Options, load, slug
+from xbench.models import ROLES, Options, load, slug
 from xbench.models.safety import PICKLES, safe_files
 from xbench.storage import fingerprint
 
@@ -92,7 +92,7 @@ def torch_zip(name: str) -> Callable[[Path], None]:
 def tarred(folder: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        info = tarfile.TarInfo("../escaped")
+        info = tarfile.TarInfo("\x10")  # which looks like the length of a header
         info.size = 1
         archive.addfile(info, io.BytesIO(b"x"))
     (folder / "model.safetensors").write_bytes(buffer.getvalue())
@@ -504,6 +504,30 @@ def test_what_authors_leave_behind(copy: Path) -> None:
     assert open_(copy, pooling="mean").identity["attention"] == ["eager"]
 
 
+def test_what_configs_often_say(st: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(st, tmp_path / "st"))
+    edit(
+        folder / SBERT, model_args={"torch_dtype": "float32"}, tokenizer_args={"padding_side": "left"}, backend="torch"
+    )
+    edit(
+        folder / TOKENIZER, tokenizer_class="XLMRobertaTokenizer", processor_class=None, model_input_names=["input_ids"]
+    )
+    edit(
+        folder / "config.json",
+        **{
+            "auto_map": {},
+            "_attn_implementation_autoset": True,
+            "experts_implementation": "eager",
+            "quantization_config": {},
+        },
+        **{"activation_function": "gelu_new", "tokenizer_class": "XLMRobertaTokenizer", "transformers_weights": None},
+    )
+    write("2_Dense/config.json", json.dumps(DENSE))(folder)
+    write("trainer_state.json", '{"loss": NaN, "auto_map": {"x": "evil.Model"}}')(folder)
+    write("model.safetensors.index.json", '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')(folder)
+    assert safe_files(folder).code == [] == safe_files(folder, allow_code=True).code
+
+
 def test_a_pointer_of_git_lfs_says_so(copy: Path) -> None:
     (copy / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(DataError, match="git lfs pull"):
@@ -566,6 +590,47 @@ def test_code_of_a_folder_runs_if_allowed_and_pinned(
     assert np.abs(other.encode(TEXTS, "queries", "") - 3 * plain).max() <= 1e-4
 
 
+MODULE = """
+from sentence_transformers.base.modules import Module
+
+class Scale(Module):
+    config_keys = ["by"]
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, features, **_):
+        features["sentence_embedding"] = features["sentence_embedding"] * self.by
+        return features
+
+    def save(self, output_path, *_, **__):
+        self.save_config(output_path)
+"""
+
+
+def test_a_module_of_the_folder_runs_if_allowed_and_pinned(
+    st: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = Path(shutil.copytree(st, tmp_path / "st"))
+    modules = json.loads((folder / "modules.json").read_text())
+    modules.append({"idx": 2, "name": "2", "path": "2_Scale", "type": "scaling.Scale"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "scaling.py").write_text(MODULE)
+    write("2_Scale/config.json", '{"by": 3.0}')(folder)
+    with pytest.raises(UnsafeInput, match="type scaling.Scale is code from outside sentence_transformers"):
+        open_(folder)
+    with pytest.raises(UnsafeInput, match="only if pinned; read scaling.py") as caught:
+        open_(folder, allow_code=True)
+    model = open_(folder, allow_code=True, revision=str(caught.value)[-64:], normalize=False)
+    plain = open_(st, normalize=False)
+    for role in ROLES:
+        assert np.abs(model.encode(TEXTS, role, "") - 3 * plain.encode(TEXTS, role, "")).max() <= 1e-4
+    assert model.identity["code"] is True and "scaling.py" in model.identity["files"]
+
+
 def test_allowed_code_is_that_of_the_folder(coded: Path) -> None:
     for foreign in (
         "evil/repo--modeling.Scaled",
@@ -585,16 +650,28 @@ def test_a_family_that_needs_code_says_so(coded: Path) -> None:
         open_(named)
 
 
-def test_allowing_code_allows_nothing_else(attacked: dict[str, Path], xlmr: Path) -> None:
+def test_allowing_code_allows_nothing_else(
+    attacked: dict[str, Path], xlmr: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = {"auto", "auto-list", "auto-nested", "auto-processor", "type", "router", "words", "generate"}
     for name, folder in attacked.items():
         with pytest.raises(UnsafeInput) as caught:
             load(f"hf:{folder}", Options(device="cpu", allow_code=True))
         assert ("only if pinned" in str(caught.value)) == (name in code), name
         assert not canary(folder).exists()
-    # Without code in the folder, the permission changes nothing.
+    # Without code in the folder, the permission changes nothing and is not handed on.
     allowed, plain = (open_(xlmr, pooling="mean", allow_code=allow) for allow in (True, False))
     assert allowed.identity["code"] is False and fingerprint(allowed.identity) == fingerprint(plain.identity)
+    handed: list[Options] = []
+
+    def refuse(folder: Path, options: Options, device: str) -> None:
+        handed.append(options)
+        raise ValueError
+
+    monkeypatch.setattr("xbench.models.hf.load_transformers", refuse)
+    with pytest.raises(DataError):
+        open_(xlmr, pooling="mean", allow_code=True)
+    assert [options.allow_code for options in handed] == [False]
 
 
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", "refs/pr/1", "0" * 39, "0" * 64, "A" * 40])

@@ -81,6 +81,9 @@ def safe_files(folder: Path, *, allow_code: bool = False) -> Checked:
                 uses_code |= _check(key, value, where, base, files, allow_code)
     if "config.json" not in files and "modules.json" not in files:
         raise DataError(f"{folder} has neither config.json nor modules.json; expected the folder of one checkpoint")
+    if not any(name.endswith(".safetensors") for name in files):
+        cure = "convert the weights, or take a revision that has them (on the hub often refs/pr/NUMBER)"
+        raise DataError(f"{folder} has no weights as safetensors, such as model.safetensors; {cure}")
     return Checked(files, sorted(name for name in files if name.endswith(".py")) if uses_code else [])
 
 
@@ -111,7 +114,7 @@ def _check_weights(where: str, path: Path) -> None:
         size = os.fstat(file.fileno()).st_size
     if head == b"version h":
         raise DataError(f"{where} is a pointer of git-lfs, not the weights; run: git lfs pull")
-    if len(head) < 9 or head[8:] != b"{" or not 2 <= int.from_bytes(head[:8], "little") <= min(size, 10**8):
+    if head[8:] != b"{" or not 2 <= int.from_bytes(head[:8], "little") <= min(size, 10**8):
         raise UnsafeInput(f"{where} is not safetensors but something else under that name; convert the weights")
 
 
