@@ -120,13 +120,17 @@ def load(spelling: str, options: Options | None = None) -> "Encoder | Given | Re
         from xbench.models.fuse import load_fusion
 
         return load_fusion(spelling, lambda part: load(part, options if _is_checkpoint(part) else None))
-    if options != Options() and (spelling == "hash" or (colon and kind in ("py", "vectors", "canary"))):
+    if options != Options() and (spelling in ("hash", "bm25") or (colon and kind in ("py", "vectors", "canary"))):
         given = [f.name.replace("_", "-") for f in fields(Options) if getattr(options, f.name) != f.default]
         raise UsageError(f"model {spelling!r} takes no --{given[0]}; only checkpoints (hf:) do")
     if spelling == "hash":
         from xbench.models.hashing import HashEncoder
 
         return HashEncoder()
+    if spelling == "bm25":
+        from xbench.models.bm25 import Bm25
+
+        return Bm25()
     if kind == "py" and rest:
         from xbench.models.python import PythonEncoder
 
@@ -143,7 +147,7 @@ def load(spelling: str, options: Options | None = None) -> "Encoder | Given | Re
         from xbench.models.hf import load_hf
 
         return load_hf(spelling, options)
-    known = ["hash", "hf:NAME_OR_DIR", "py:FILE_OR_MODULE:OBJECT", "vectors:DIR", "canary:NAME", "fuse:A+B"]
+    known = ["bm25", "hash", "hf:NAME_OR_DIR", "py:FILE_OR_MODULE:OBJECT", "vectors:DIR", "canary:NAME", "fuse:A+B"]
     raise unknown("model", spelling, known)
 
 
