@@ -10,7 +10,7 @@ from xbench.progress import log
 
 LUCENE = "org.apache.lucene.analysis."
 ENGLISH = "io.anserini.analysis.DefaultEnglishAnalyzer"
-# A language that is not here: words by Unicode's rules, lower case, neither stemmed nor stopped. Never English by default.
+# For a language that is not here: words by Unicode's rules, lower case, neither stemmed nor stopped. Never English.
 OTHER = "standard.StandardAnalyzer"
 # Classes below LUCENE. Where Anserini has a choice (its AnalyzerMap), it is taken, so that numbers compare.
 ANALYZERS = {
@@ -65,8 +65,9 @@ ANALYZERS = {
 }
 # Written without spaces, and one endless word to StandardAnalyzer: ICU's dictionaries first, then the filters of
 # Lucene's ThaiAnalyzer. Thai itself only where Java has no dictionary for it, as the packaged one.
-FILTERS = [("lowercase", {}), ("decimalDigit", {})]
-THAI_STOP = ("stop", {"words": "org/apache/lucene/analysis/th/stopwords.txt"})
+Filter = tuple[str, dict[str, str]]
+FILTERS: list[Filter] = [("lowercase", {}), ("decimalDigit", {})]
+THAI_STOP: Filter = ("stop", {"words": "org/apache/lucene/analysis/th/stopwords.txt"})
 UNSPACED = {"km": FILTERS, "lo": FILTERS, "my": FILTERS, "th": [*FILTERS, THAI_STOP]}
 
 
@@ -101,7 +102,7 @@ class Analyzers:
         analyzer, analyze = self._made[known], self._analyze
         try:
             with java_errors(f"analysing {language}"):
-                return [list(analyze(analyzer, _words(text, known) if words else text)) for text in texts]
+                return [analyze(analyzer, _words(text, known) if words else text).toArray() for text in texts]
         except UnicodeEncodeError as error:
             raise DataError(f"a text of {language} is no Unicode: {error}; repair the source") from error
 

