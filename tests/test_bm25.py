@@ -445,6 +445,7 @@ def test_without_pyserini() -> None:
         ("java.lang.OutOfMemoryError", IncompleteError, "set XBENCH_JAVA_HEAP to more"),
         ("java.nio.file.NoSuchFileException", StorageError, "java.nio.file.NoSuchFileException: reason"),
         ("java.io.IOException", StorageError, "free space"),
+        ("org.apache.lucene.index.IndexNotFoundException", StorageError, "free space"),
         ("java.lang.NullPointerException", XbenchError, "doing: Java raised java.lang.NullPointerException: reason"),
     ],
 )
@@ -514,12 +515,18 @@ def test_the_same_bits_on_every_java_and_in_this_process(packaged: Path, tmp_pat
     assert len(hashes) == 1 and len(hashes.pop()) == 65
 
 
-def test_a_bad_heap(packaged: Path) -> None:
-    main = "import sys; from xbench.cli import main; main(['run', 'bm25', '-t', 'mini'])"
-    done = python(main, XBENCH_JAVA_HEAP="lots")
-    assert (
-        done.returncode == 2 and b"XBENCH_JAVA_HEAP='lots': expected" in done.stderr and done.stderr.count(b"\n") == 1
-    )
+@pytest.mark.parametrize("heap", ["lots", "63m", "0g", "1024", "-1g"])
+def test_a_bad_heap(bm25: Any, monkeypatch: pytest.MonkeyPatch, heap: str) -> None:
+    monkeypatch.setattr(jvm, "_process", None)
+    monkeypatch.setenv(jvm.HEAP_VARIABLE, heap)
+    with pytest.raises(UsageError, match=f"XBENCH_JAVA_HEAP='{heap}': expected"):
+        load("bm25")
+
+
+def test_another_java_runs_already(bm25: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jvm, "_process", None)
+    with pytest.raises(UsageError, match="Java was started before, without Anserini"):
+        load("bm25")
 
 
 def test_a_forked_process_refuses(packaged: Path) -> None:

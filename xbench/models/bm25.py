@@ -19,7 +19,6 @@ from xbench.records import Passage, Query
 from xbench.storage import storage
 
 K1, B = 0.9, 0.4  # Anserini's defaults
-BATCH = 1000  # passages in one call of Java, during which Ctrl-C has to wait
 BUFFER_MB = 64  # of an index in Java's memory; Anserini's default is 4 GB
 Postings = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -79,34 +78,34 @@ class Bm25:
             scratch = tempfile.TemporaryDirectory(prefix=".lucene.", dir=folder)
         pool = ", ".join(passages)
         with scratch, java_errors(f"bm25 on {pool}"):
-            vocabulary = _index(terms, Path(scratch.name), pool)
+            vocabulary = _index(terms, Path(scratch.name))
             only = next(iter(passages)) if len(passages) == 1 else None
             lucene = Lucene(Path(scratch.name), vocabulary, len(terms), self._analyzers, only)
             with contextlib.closing(lucene):
+                # Anserini only logs what it could not index, or leaves out a passage without a word.
+                if lucene.indexed != (expected := sum(map(bool, terms))):
+                    raise DataError(f"bm25: Lucene indexed {lucene.indexed} passages of {pool}, expected {expected}")
                 yield lucene
 
 
-def _index(terms: list[list[str]], folder: Path, pool: str) -> dict[str, int]:
+def _index(terms: list[list[str]], folder: Path) -> dict[str, int]:
     """Index passages; each term by its number, so that nothing in Lucene can split or cut it. Returns the numbers."""
     vocabulary: dict[str, int] = {}
     arguments = java_class("io.anserini.index.IndexCollection$Args")()
     arguments.index, arguments.pretokenized = str(folder), True
     arguments.threads, arguments.memoryBuffer = 1, BUFFER_MB
     indexer = java_class("io.anserini.index.SimpleIndexer")(arguments)
-    indexed = expected = 0
     try:
-        for first in range(0, len(terms), BATCH):
-            batch = []
-            for row, some in enumerate(terms[first : first + BATCH], first):
-                numbers = " ".join(str(vocabulary.setdefault(term, len(vocabulary))) for term in some)
-                if numbers:  # Anserini leaves out a passage without a term, and so does N
-                    batch.append(json.dumps({"id": str(row), "contents": numbers}))
-            expected += len(batch)
-            indexed += indexer.addRawDocuments(batch) if batch else 0
-    finally:
-        indexer.close()
-    if indexed != expected:
-        raise DataError(f"bm25: Lucene indexed {indexed} passages of {pool}, expected {expected}")
+        for row, some in enumerate(terms):
+            numbers = " ".join(str(vocabulary.setdefault(term, len(vocabulary))) for term in some)
+            if numbers:  # Anserini leaves out a passage without a term, and so does N
+                # One by one, in this thread: Ctrl-C is heard, and Java's memory, when full, raises rather than hangs.
+                indexer.addRawDocument(json.dumps({"id": str(row), "contents": numbers}))
+    except BaseException:
+        with contextlib.suppress(Exception):  # what went wrong first is what to tell
+            indexer.close()
+        raise
+    indexer.close()
     return vocabulary
 
 
@@ -134,6 +133,7 @@ class Lucene:
         self._query = java_class("org.apache.lucene.search.TermQuery")
         self._boost = java_class("org.apache.lucene.search.BoostQuery")
         stored = self._reader.storedFields()
+        self.indexed = int(self._reader.numDocs())
         self._rows = np.array([int(stored.document(i).get("id")) for i in range(self._reader.maxDoc())], np.int64)
         self._postings: dict[tuple[int, int], Postings] = {}
 

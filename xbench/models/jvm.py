@@ -172,7 +172,7 @@ def java_errors(doing: str) -> Iterator[None]:
         if "OutOfMemory" in kind:
             heap = os.environ.get(HEAP_VARIABLE) or HEAP
             raise IncompleteError(f"{doing}: Java's {heap} of memory are full; set {HEAP_VARIABLE} to more") from error
-        if "java.io." in kind or "java.nio." in kind:
+        if kind.startswith(("java.io.", "java.nio.", "org.apache.lucene.index.", "org.apache.lucene.store.")):
             raise StorageError(f"{doing}: {kind}: {message}; free space or choose another cache folder") from error
         raise XbenchError(f"{doing}: Java raised {kind}: {message}") from error
 
