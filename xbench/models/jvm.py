@@ -96,10 +96,9 @@ def start() -> None:
         jar, _ = anserini()
         home = find_java()
         heap = os.environ.get(HEAP_VARIABLE) or HEAP
-        if not re.fullmatch(r"[1-9]\d*[mMgG]", heap):
-            raise UsageError(
-                f"{HEAP_VARIABLE}={heap!r}: expected the most memory that Java may use, such as 512m or 4g"
-            )
+        # With less than 64 MB it may not fail, but collect garbage for ever.
+        if not re.fullmatch(r"(6[4-9]|[7-9]\d|[1-9]\d\d+)[mM]|[1-9]\d*[gG]", heap):
+            raise UsageError(f"{HEAP_VARIABLE}={heap!r}: expected memory for Java, at least 64m, such as 512m or 4g")
         import jnius_config
 
         if jnius_config.vm_running:
@@ -113,7 +112,6 @@ def start() -> None:
             "-XX:-UsePerfData",  # no file in the system's temporary folder
             f"-Dlog4j2.configurationFile={(here / 'log4j2.xml').as_uri()}",
             f"-Djava.util.logging.config.file={here / 'jul.properties'}",
-            "-Dslf4j.internal.verbosity=ERROR",
             # Lucene 9 reads its files through a class that newer Javas warn of; older ones do not know the option.
             *(["--sun-misc-unsafe-memory-access=allow"] if java_version(home) >= 24 else []),
         )
