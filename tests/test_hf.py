@@ -503,7 +503,7 @@ def test_identity_says_it_all(xlmr: Path) -> None:
     identity = open_(xlmr).identity
     assert set(identity) == {
         "kind", "files", "pooling", "normalize", "prompts", "max_length", "padding_side", "truncation_side",
-        "dtype", "device", "versions",
+        "dtype", "device", "backend", "versions",
     }  # fmt: skip
     assert set(identity["versions"]) == {"torch", "transformers", "tokenizers"}
     assert identity["kind"] == "hf" and identity["device"] == "cpu" and identity["truncation_side"] == "right"

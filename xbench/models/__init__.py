@@ -29,7 +29,8 @@ class Options:
     prompt_query: str | None = None  # put before each query [none]
     prompt_passage: str | None = None  # put before each passage [none]
     max_length: int | None = None  # tokens, special ones included [the tokenizer's, at most 512]
-    dtype: str = "float32"  # float32, bfloat16 or float16
+    dtype: str = "float32"  # float32, bfloat16, float16, or int8 (by openvino alone)
+    backend: str | None = None  # torch or openvino [torch]
     device: str | None = None  # cpu, cuda, cuda:1, mps [cuda where there is one, else cpu]
 
 

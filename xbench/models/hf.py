@@ -9,12 +9,12 @@ from pathlib import Path
 
 from xbench.errors import DataError, UsageError, XbenchError, unknown
 from xbench.models import Encoder, Options
+from xbench.models.backends import check
 from xbench.models.checkpoint import HfEncoder, load_sentence_transformers, load_transformers, quiet
 from xbench.models.safety import safe_files
 from xbench.storage import sha256
 
 POOLINGS = ("mean", "cls", "last")
-DTYPES = ("float32", "bfloat16", "float16")
 # What is fetched, and hashed into the identity: weights, configs, modules, and tokenizers of every kind.
 SUFFIXES = (".safetensors", ".json", ".model", ".txt", ".jinja", ".spm", ".codes", ".vocab", ".tiktoken")
 
@@ -27,13 +27,13 @@ def load_hf(spelling: str, options: Options) -> Encoder:
         DataError: no such folder or hub name, or files that are missing or broken.
         UnsafeInput: files that could run code; found before anything that could run them is imported.
     """
-    for kind, value, known in (("pooling", options.pooling or "mean", POOLINGS), ("dtype", options.dtype, DTYPES)):
-        if value not in known:
-            raise unknown(kind, value, known)
+    if (options.pooling or "mean") not in POOLINGS:
+        raise unknown("pooling", str(options.pooling), POOLINGS)
     try:
         folder = _folder(spelling)
         files = safe_files(folder)
         device = _device(options.device)
+        check(options, device)
         with quiet:
             load = load_sentence_transformers if "modules.json" in files else load_transformers
             loaded = load(folder, options, device)
@@ -43,6 +43,7 @@ def load_hf(spelling: str, options: Options) -> Encoder:
         cure = "give the folder of a whole checkpoint, or a name on the hub and a network"
         raise DataError(f"cannot load {spelling}: {error!r:.300}; {cure}") from error
     packages = ["torch", "transformers", "tokenizers"] + ["sentence-transformers"] * ("modules.json" in files)
+    packages += ["openvino"] * (options.backend == "openvino")
     identity: dict[str, object] = {
         "kind": "hf",
         "files": {name: sha256(files[name]) for name in sorted(files) if name.endswith(SUFFIXES)},
