@@ -44,14 +44,14 @@ def make_st(xlmr: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
         library = pytest.importorskip("sentence_transformers")
     modules = library.sentence_transformer.modules
 
-    def make(pooling: str, base: Path = xlmr, **settings: Any) -> Path:
+    def make(pooling: str, base: Path = xlmr, parts: Sequence[Any] = (), **settings: Any) -> Path:
         folder = tmp_path_factory.mktemp("st") / "model"
         transformers.utils.logging.disable_progress_bar()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             part = modules.Transformer(str(base))
             pool = modules.Pooling(part.get_embedding_dimension(), pooling, **settings)
-            library.SentenceTransformer(modules=[part, pool], device="cpu").save(str(folder))
+            library.SentenceTransformer(modules=[*(parts or (part, pool))], device="cpu").save(str(folder))
         transformers.utils.logging.enable_progress_bar()
         return folder
 

@@ -358,7 +358,7 @@ def test_identity_says_it_all(xlmr: Path) -> None:
     identity = open_(xlmr).identity
     assert set(identity) == {
         "kind", "files", "pooling", "normalize", "prompts", "max_length", "padding_side", "truncation_side",
-        "dtype", "device", "versions", "code", "dim", "similarity", "attention",
+        "dtype", "device", "backend", "versions", "code", "dim", "similarity", "attention",
     }  # fmt: skip
     assert set(identity["versions"]) == {"torch", "transformers", "tokenizers"}
     assert identity["kind"] == "hf" and identity["device"] == "cpu" and identity["truncation_side"] == "right"

@@ -114,7 +114,8 @@ def model_options(function: Command) -> Command:
             is_flag=True,
             help="Run the checkpoint's own Python files; needs a full commit hash, or --revision with a folder's hash.",
         ),
-        click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16."),
+        click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16, float16 or int8."),
+        click.option("--backend", help="torch, or openvino: faster on a processor; needed for int8. [torch]"),
         click.option("--device", help="cpu, cuda, cuda:1, mps. [cuda where there is one, else cpu]"),
         click.option(
             "--batch-tokens", type=click.IntRange(1), help="Padded tokens in a batch. [what suits the device]"

@@ -36,7 +36,8 @@ class Options:
     dim: int | None = None  # keep this many of the first dimensions, before scaling [all]
     revision: str | None = None  # branch, tag or commit on the hub; of a folder with code, its code's hash [main]
     allow_code: bool = False  # run Python files of the checkpoint, pinned by `revision`
-    dtype: str = "float32"  # float32, bfloat16 or float16
+    dtype: str = "float32"  # float32, bfloat16, float16, or int8 (by openvino alone)
+    backend: str | None = None  # torch or openvino [torch]
     device: str | None = None  # cpu, cuda, cuda:1, mps [cuda where there is one, else cpu]
 
 

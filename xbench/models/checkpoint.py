@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from xbench.errors import DataError, UsageError
 from xbench.models import ROLES, Options, Prepared, Role
+from xbench.models.backends import speed_up, weights_dtype
 from xbench.models.tokens import Reader, Texts, Tokens
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -39,7 +40,7 @@ def load_transformers(folder: Path, options: Options, device: str) -> Loaded:
     from transformers.models.auto import modeling_auto as auto
 
     safe = {"trust_remote_code": options.allow_code, "local_files_only": True}
-    weights = {"use_safetensors": True, "dtype": getattr(torch, options.dtype), "output_loading_info": True}
+    weights = {"use_safetensors": True, "dtype": weights_dtype(options, device), "output_loading_info": True}
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, **safe)
     model, report = AutoModel.from_pretrained(folder, **weights, **safe)
     # transformers fills what a file lacks with random numbers; only the pooler, not used here, may be missing.
@@ -79,7 +80,9 @@ def load_transformers(folder: Path, options: Options, device: str) -> Loaded:
     normalize = options.normalize is not False
     told = {"pooling": pooling, "normalize": normalize, "prompts": prompts, "max_length": limit}
     told |= {"dim": dim, "similarity": "cosine" if normalize else "dot", "attention": _attention(model)}
-    return Loaded({role: reader(role) for role in ROLES}, vectors, tokenizer, told)
+    readers = {role: reader(role) for role in ROLES}
+    told["backend"] = speed_up([model], options, device, lambda: _of_a_few(readers, vectors))
+    return Loaded(readers, vectors, tokenizer, told)
 
 
 def load_sentence_transformers(folder: Path, options: Options, device: str) -> Loaded:
@@ -87,7 +90,7 @@ def load_sentence_transformers(folder: Path, options: Options, device: str) -> L
     import torch
     from sentence_transformers import SentenceTransformer
 
-    weights = {"use_safetensors": True, "dtype": getattr(torch, options.dtype)}
+    weights = {"use_safetensors": True, "dtype": weights_dtype(options, device)}
     safe: dict[str, Any] = {"trust_remote_code": options.allow_code, "local_files_only": True}
     model: Any = SentenceTransformer(str(folder), device=device, model_kwargs=weights, **safe)
     if (similarity := model.similarity_fn_name) not in ("cosine", "dot"):
@@ -96,7 +99,7 @@ def load_sentence_transformers(folder: Path, options: Options, device: str) -> L
     if options.dim or own_dim:  # no module tells the width of what comes out in the end
         width = len(model.encode_query("a", show_progress_bar=False))
         model.truncate_dim = _dim(options.dim or min(own_dim, width), width)
-    if options.dtype == "float32":  # a module without transformer keeps the dtype of its file
+    if weights["dtype"] == torch.float32:  # a module without transformer keeps the dtype of its file
         model.float()
     parts = list(model.modules())
     if options.normalize is False and any(type(part).__name__ == "Normalize" for part in parts):
@@ -155,7 +158,19 @@ def load_sentence_transformers(folder: Path, options: Options, device: str) -> L
     told |= {"dim": model.truncate_dim, "similarity": "cosine" if normalize else "dot"}
     told |= {"attention": _attention(model)}
     model.eval()
-    return Loaded({role: reader(role) for role in ROLES}, vectors, tokenizer, told)
+    readers = {role: reader(role) for role in ROLES}
+    models = [part.auto_model for part in parts if hasattr(part, "auto_model")]
+    told["backend"] = speed_up(models, options, device, lambda: _of_a_few(readers, vectors))
+    return Loaded(readers, vectors, tokenizer, told)
+
+
+def _of_a_few(readers: Mapping[Role, Reader], vectors: Callable[[Any, Role], "Tensor"]) -> "Tensor":
+    """(4, d): of a short and a longer text, so that there are pads, in each role."""
+    import torch
+
+    texts = ["a", "What is asked of a back end before it is trusted with more than this one line of text?"]
+    batches = [(reader.batch(reader.prepare(texts).items), role) for role, reader in readers.items()]
+    return torch.cat([vectors(batch, role).float() for batch, role in batches])
 
 
 class HfEncoder:

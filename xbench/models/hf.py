@@ -12,6 +12,7 @@ from pathlib import Path
 
 from xbench.errors import DataError, UnsafeInput, UsageError, XbenchError, unknown
 from xbench.models import Encoder, Options
+from xbench.models.backends import check
 from xbench.models.checkpoint import HfEncoder, load_sentence_transformers, load_transformers, quiet
 from xbench.models.families import by_name, complete, recognise
 from xbench.models.hub import SUFFIXES, find
@@ -20,7 +21,6 @@ from xbench.progress import log
 from xbench.storage import sha256
 
 POOLINGS = ("mean", "cls", "last")
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 def load_hf(spelling: str, options: Options) -> Encoder:
@@ -32,9 +32,8 @@ def load_hf(spelling: str, options: Options) -> Encoder:
         DataError: no such folder or hub name, or files that are missing or broken.
         UnsafeInput: files that could run code; found before anything that could run them is imported.
     """
-    for kind, value, known in (("pooling", options.pooling or "mean", POOLINGS), ("dtype", options.dtype, DTYPES)):
-        if value not in known:
-            raise unknown(kind, value, known)
+    if (options.pooling or "mean") not in POOLINGS:
+        raise unknown("pooling", str(options.pooling), POOLINGS)
     if options.dim is not None and options.dim < 1:
         raise UsageError(f"dim {options.dim} is not possible; give at least 1")
     try:
@@ -46,6 +45,7 @@ def load_hf(spelling: str, options: Options) -> Encoder:
         options = replace(options, allow_code=bool(code))
         options = complete(options, recognise(place.name, files), files, place.spelling)
         device = _device(options.device)
+        check(options, device)
         with quiet:
             load = load_sentence_transformers if "modules.json" in files else load_transformers
             loaded = load(place.folder, options, device)
@@ -55,6 +55,7 @@ def load_hf(spelling: str, options: Options) -> Encoder:
         cure = "give the folder of a whole checkpoint, or a name on the hub and a network"
         raise DataError(f"cannot load {spelling}: {error!r:.300}; {cure}") from error
     packages = ["torch", "transformers", "tokenizers"] + ["sentence-transformers"] * ("modules.json" in files)
+    packages += ["openvino"] * (options.backend == "openvino")
     hashed = {*(name for name in files if name.endswith(SUFFIXES)), *code}
     identity: dict[str, object] = {
         "kind": "hf",
