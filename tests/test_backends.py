@@ -75,8 +75,10 @@ def test_real_weights_by_each(backend: str, dtype: str, least: float, reference:
     assert found.dtype == np.float32 and cosines(found, reference).min() >= least
     if dtype == "float32":
         assert np.abs(found - reference).max() <= 1e-6
-    if dtype == "int8":
-        assert np.abs(found - reference).max() > 1e-4  # it does round
+    if dtype == "int8":  # coarser than bfloat16, in which the rest of it is computed
+        assert (
+            cosines(found, reference).min() < cosines(real(backend=backend, dtype="bfloat16"), reference).min() - 1e-4
+        )
 
 
 @needs_openvino

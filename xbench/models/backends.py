@@ -115,7 +115,6 @@ def _to_onednn(models: Sequence["nn.Module"], run: Callable[[], "Tensor"]) -> bo
             found: Tensor = ops._linear_pointwise(x, self.weight, self.bias, "none", [], "")
             return found
 
-    expected = run()
     found = [
         (parent, name, layer)
         for model in models
@@ -123,6 +122,9 @@ def _to_onednn(models: Sequence["nn.Module"], run: Callable[[], "Tensor"]) -> bo
         for name, layer in parent.named_children()
         if type(layer) is nn.Linear and layer.weight.dtype == torch.float32
     ]
+    if not found:
+        return False
+    expected = run()
     try:
         for parent, name, layer in found:
             setattr(parent, name, Linear(layer))
@@ -132,7 +134,7 @@ def _to_onednn(models: Sequence["nn.Module"], run: Callable[[], "Tensor"]) -> bo
     if not same:
         for parent, name, layer in found:
             setattr(parent, name, layer)
-    return same and bool(found)
+    return same
 
 
 def _to_openvino(models: Sequence["nn.Module"], dtype: str, run: Callable[[], "Tensor"]) -> str:
