@@ -1,6 +1,6 @@
 """Models by their spelling.
 
-`hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`, `fuse:A+B`.
+`bm25`, `hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`, `fuse:A+B`.
 """
 
 import contextlib
