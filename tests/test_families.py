@@ -317,12 +317,12 @@ def test_each_field_alone_makes_another_model(xlmr: Path, monkeypatch: pytest.Mo
         "prompts/passages": {"prompt_passage": "q"},
         "max_length": {"max_length": 9},
         "dim": {"dim": 9},
-        "dtype": {"dtype": "bfloat16"},
     }
     for field, option in alone.items():
         other = made(**option)
         assert differ(base, other) == {f"/{field}"} and fingerprint(base) != fingerprint(other), field
     assert differ(base, made(normalize=False)) == {"/normalize", "/similarity"}
+    assert differ(base, made(dtype="bfloat16")) == {"/dtype", "/backend"}
     for package in ("torch", "transformers", "tokenizers"):
         with monkeypatch.context() as patch:
             patch.setattr(
