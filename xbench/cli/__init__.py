@@ -86,7 +86,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         _say(f"{error.filename or 'standard output'}: {error.strerror or error}")
         return StorageError.exit_code
     except (KeyboardInterrupt, click.Abort):
-        _say("interrupted; what is encoded is kept, and the same command goes on from there")
+        _say("interrupted; what is done is kept, and the same command goes on from there")
         return 130
     except click.ClickException as error:
         _say(error.format_message())

@@ -18,8 +18,8 @@ from xbench.cli.options import data_option, evaluate_and_show, measures_option, 
 def command(model: str, **options: Any) -> None:
     """Evaluate MODEL on tasks: encode, index, rank, score; write the results, print the tables.
 
-    MODEL is `hash`, `hf:NAME_OR_DIR[@REVISION]` (or just the name or folder), `py:FILE_OR_MODULE:OBJECT`,
-    `vectors:DIR`, `canary:NAME`, or `api:URL#MODEL[@REVISION]`. An interrupted run goes on where it stopped when
+    MODEL is `hash`, `bm25`, `hf:NAME_OR_DIR[@REVISION]` (or just the name or folder), `py:FILE_OR_MODULE:OBJECT`,
+    `vectors:DIR`, `api:URL#MODEL`, `fuse:A+B`, or `canary:NAME`. An interrupted run goes on where it stopped when
     called again.
     """
     evaluate_and_show(model, **options)
