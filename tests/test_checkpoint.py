@@ -111,7 +111,7 @@ def test_positions_that_count_from_the_first_column(
     size = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.3}
     config: dict[str, Any] = {**size, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
     base = save(tmp_path / "gpt", "GPT2", tokenizer(padding_side=side), **config)
-    texts = texts_of_all_lengths(60)
+    texts = texts_of_all_lengths(40)
     model = open_(make_st({"last": "lasttoken"}.get(pooling, pooling), base))
     assert cosines(in_batches(model, texts), one_by_one(model, texts)).min() >= 1 - 1e-6
 
@@ -218,7 +218,7 @@ def test_prepared_is_small(xlmr: Path) -> None:
 def test_real_weights_in_batches_as_alone(data: Path) -> None:
     folder = minilm()
     records = json.loads((data / "xquad-r" / "de.json").read_text(encoding="utf-8"))["data"]
-    texts = ["", "bridge " * 400, *(p["context"][: 40 * (i % 30)] for i, p in enumerate(_paragraphs(records)))][:60]
+    texts = ["", "bridge " * 400, *(p["context"][: 40 * (i % 30)] for i, p in enumerate(_paragraphs(records)))][:30]
     model = open_(folder)
     assert cosines(in_batches(model, texts, 2048), one_by_one(model, texts)).min() >= 1 - 1e-6
 
