@@ -28,6 +28,9 @@ TEXTS = [
     " ",
     "كم عدد الجسور؟",
 ]
+REAL = [
+    "How many bridges cross the river?", "Wie viele Brücken gibt es?", "", "北京在哪里", "bridge " * 400, "a",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

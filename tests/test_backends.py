@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from checkpoints import REAL, cosines, edit, save, tokenizer  # noqa: E402
 from test_checkpoint import (  # noqa: E402, F401
     _threads,
     in_batches,
@@ -25,7 +26,6 @@ from test_checkpoint import (  # noqa: E402, F401
     texts_of_all_lengths,
     xlmr,
 )
-from test_hf import REAL, cosines, edit, save, tokenizer  # noqa: E402
 
 from xbench.errors import UsageError  # noqa: E402
 from xbench.models import Encoder, backends  # noqa: E402

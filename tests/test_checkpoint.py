@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from test_hf import XLMR, cosines, edit, ids_of, save, tokenizer  # noqa: E402
+from checkpoints import XLMR, cosines, edit, ids_of, save, tokenizer  # noqa: E402
 
 from xbench.encode import plan  # noqa: E402
 from xbench.models import ROLES, Encoder, Options, load  # noqa: E402

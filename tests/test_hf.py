@@ -20,6 +20,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 from checkpoints import (  # noqa: E402
     POSITIONS,
+    REAL,
     TEXTS,
     XLMR,
     alone,
@@ -45,11 +46,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Real weights
-
-
-REAL = [
-    "How many bridges cross the river?", "Wie viele Brücken gibt es?", "", "北京在哪里", "bridge " * 400, "a",
-]  # fmt: skip
 
 
 def test_real_weights_as_sentence_transformers_itself(minilm: Path, sentence_transformers: Any) -> None:
