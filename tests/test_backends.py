@@ -28,7 +28,7 @@ from test_checkpoint import (  # noqa: E402, F401
 )
 
 from xbench.errors import UsageError  # noqa: E402
-from xbench.models import Encoder, backends  # noqa: E402
+from xbench.models import Encoder, Options, backends, load  # noqa: E402
 from xbench.storage import fingerprint  # noqa: E402
 
 needs_openvino = pytest.mark.skipif(not backends.installed(), reason="NOT TESTED: pip install 'xbench[openvino]'")
@@ -230,3 +230,14 @@ print(json.dumps([telemetry_utils.tm.__name__, [name for name in sys.modules if 
     )
     assert json.loads(done.stdout) == ["openvino.tools.ovc.telemetry_stub", ["openvino_telemetry"]]
     assert not done.stderr and not list(tmp_path.rglob("*openvino*"))
+
+
+def test_a_graph_that_is_right_for_one_shape_alone_is_refused(tmp_path: Path) -> None:
+    """Longformer pads to its windows, which a trace takes for constants."""
+    config: dict[str, Any] = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+        "max_position_embeddings": 130, "attention_window": 8, "pad_token_id": 1, "initializer_range": 0.3,
+    }  # fmt: skip
+    folder = save(tmp_path / "longformer", "Longformer", tokenizer(), **config)
+    with pytest.raises(UsageError, match="backend openvino cannot convert this checkpoint"):
+        load(f"hf:{folder}", Options(device="cpu", backend="openvino", pooling="mean"))

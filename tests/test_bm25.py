@@ -23,6 +23,7 @@ from xbench.models import Options, Retriever, jvm, load
 from xbench.models.analyzers import ANALYZERS, OTHER, UNSPACED
 from xbench.readers import read
 from xbench.records import Collection, Passage, Query
+from xbench.results import write_result
 from xbench.storage import fingerprint
 from xbench.tasks import load_task
 
@@ -585,3 +586,14 @@ def test_ctrl_c(packaged: Path, tmp_path: Path, doing: str) -> None:
     assert process.returncode == 130, err
     assert out == b"" and err.splitlines()[-1].startswith(b"xbench: interrupted") and b"Traceback" not in err
     assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_whole_results_are_the_same_again(tmp_path: Path) -> None:
+    """Every cell, from fresh caches."""
+    names = ("mini.json", "mini.queries.parquet", "mini.ranks.parquet", "mini.top.parquet")
+    found = []
+    for turn in ("a", "b"):
+        result = evaluate(load("bm25"), load_task("mini"), plan=Plan(tmp_path / turn))
+        path = write_result(result, tmp_path / f"out-{turn}")
+        found.append([(path.parent / name).read_bytes() for name in names])
+    assert found[0] == found[1]

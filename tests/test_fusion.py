@@ -42,6 +42,21 @@ def test_reciprocal_rank(problem: tuple[list[str], list[np.ndarray]]) -> None:
             assert found[q, j] == pytest.approx(float(sum(shares)), abs=1e-15) if shares else found[q, j] == -INF
 
 
+def test_equal_sums_of_ranks_are_equal() -> None:
+    """Ranks 1, 7, 2 and 7, 2, 1 are a tie, for the doc_id to break; added up as they come, floats differ."""
+    order = tie_order([f"d{i}" for i in range(9)])
+    parts = []
+    for a, b in ((1, 7), (7, 2), (2, 1)):
+        scores = np.full((1, 9), -INF)
+        others = [rank for rank in range(1, 10) if rank not in (a, b)]
+        for doc, rank in zip(range(9), [a, b, *others], strict=True):
+            scores[0, doc] = -float(rank)
+        parts.append(scores)
+    found = reciprocal_rank(parts, order)
+    assert found[0, 0] == found[0, 1]
+    assert 1 / 61 + 1 / 67 + 1 / 62 != 1 / 67 + 1 / 62 + 1 / 61  # so the test can fail
+
+
 @given(problems())
 def test_weighted(problem: tuple[list[str], list[np.ndarray]]) -> None:
     doc_ids, parts = problem
@@ -79,6 +94,7 @@ def test_spellings() -> None:
     model = load("fuse:hash+canary:random")
     assert isinstance(model, Fusion) and [part.name for part in model.parts] == ["hash", "canary:random"]
     assert model.weights is None and load("fuse:2*hash+1*canary:random").weights == (2.0, 1.0)
+    assert load("fuse:2.50*hash+1*canary:random").name == "fuse:2.5*hash+1*canary:random"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +106,7 @@ def test_spellings() -> None:
         ("fuse:hash+hash", "a part twice"),
         ("fuse:.5*hash+canary:random", "some parts only"),
         ("fuse:0*hash+1*canary:random", "a weight of 0"),
+        (f"fuse:{'9' * 310}*hash+1*canary:random", "a weight of 0 or beyond"),
         ("fuse:hash+fuse:hash++canary:random", "a fusion in a fusion"),
         ("fuse:hash+canary:nosuch", "unknown canary"),
         ("fuse:hash+nosuch", "unknown model 'nosuch'"),

@@ -36,7 +36,7 @@ from checkpoints import (  # noqa: E402
 )  # fmt: skip
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from xbench.errors import DataError, UsageError  # noqa: E402
+from xbench.errors import DataError, IntegrityError, UsageError  # noqa: E402
 from xbench.models import ROLES, Options, load  # noqa: E402
 from xbench.models.checkpoint import pool  # noqa: E402
 from xbench.storage import fingerprint  # noqa: E402
@@ -354,7 +354,7 @@ def test_identity_says_it_all(xlmr: Path) -> None:
     identity = open_(xlmr).identity
     assert set(identity) == {
         "kind", "files", "pooling", "normalize", "prompts", "max_length", "padding_side", "truncation_side",
-        "dtype", "device", "backend", "versions", "code", "dim", "similarity", "attention",
+        "dtype", "device", "processor", "backend", "versions", "code", "dim", "similarity", "attention",
     }  # fmt: skip
     assert set(identity["versions"]) == {"torch", "transformers", "tokenizers"}
     assert identity["kind"] == "hf" and identity["device"] == "cpu" and identity["truncation_side"] == "right"
@@ -495,3 +495,27 @@ def test_what_is_asked_of_the_hub(xlmr: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not any(
         map(wanted, ["pytorch_model.bin", "modeling.py", "docs/README.md", "onnx/model.onnx", "a/rust_model.ot"])
     )
+
+
+def test_a_checkpoint_that_is_written_meanwhile(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a training: what is hashed must be what is loaded."""
+    from xbench.models import hf
+
+    good = hf.load_transformers
+
+    def load_and_write(folder: Path, *more: Any) -> Any:
+        found = good(folder, *more)
+        weights = load_file(folder / "model.safetensors")
+        save_file({name: tensor + 1 for name, tensor in weights.items()}, folder / "model.safetensors")
+        return found
+
+    monkeypatch.setattr(hf, "load_transformers", load_and_write)
+    with pytest.raises(IntegrityError, match=r"model\.safetensors was changed while it was read"):
+        open_(copy)
+
+
+def test_the_processor_is_part_of_the_identity(xlmr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = open_(xlmr).identity
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "another")
+    other = open_(xlmr).identity
+    assert {key for key in base if base[key] != other[key]} == {"processor"} and other["processor"] == "another"

@@ -3,6 +3,12 @@
 import contextlib
 import itertools
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +45,26 @@ def task() -> Task:
 @pytest.fixture(scope="module")
 def collection(task: Task) -> Collection:
     return read(task)
+
+
+class Close:
+    """Vectors of which some pairs have exactly equal products, and others products that differ by 2^-60 or so."""
+
+    name = "close"
+
+    def __init__(self) -> None:
+        self.identity: dict[str, object] = {"kind": "close"}
+
+    def vectors(self, role: str, language: str, collection: Collection) -> NDArray[np.float32]:
+        rows = collection.rows(role)[language]
+        rng = np.random.default_rng([len(language), *language.encode()])
+        if role == "queries":
+            return np.repeat(rng.standard_normal((len(rows), 1), np.float32), 96, axis=1) + np.float32(1.5)
+        # Permutations of a few vectors: equal products with a constant query, whatever the order of addition gives.
+        bases = np.random.default_rng(1).standard_normal((5, 96), np.float32)
+        found = np.stack([rng.permutation(bases[i % 5]) for i in range(len(rows))])
+        found[::7, 0] += np.float32(1e-7)
+        return found
 
 
 class Overlap:
@@ -79,8 +105,9 @@ def slow_ranks(scores: NDArray[np.float64], doc_ids: list[str]) -> dict[str, int
 
 
 def test_vectors_pool_by_pool_as_at_once(task: Task, collection: Collection, tmp_path: Path) -> None:
-    for name in ("hash", "canary:duplicate", "canary:random", "canary:constant"):
-        model: Any = load(name)
+    models: list[Any] = [load(f"canary:{name}") for name in ("duplicate", "random", "constant")]
+    for model in [load("hash"), Close(), *models]:
+        name = model.name
         encoded = vectors(model, collection, tmp_path)
         dense = Dense(name, {"name": name}, encoded, collection)
         table, unmatched = retrieve(dense, task, collection, judge(collection, task.languages), 100, tmp_path)
@@ -168,7 +195,6 @@ def test_an_interrupted_search_goes_on(
     assert again.asked == (132 - 30) * 48 and again.opened[0] == (task.languages[2],)
     assert [c.values for c in result.cells] == [c.values for c in whole.cells]
     assert evaluate(nothing := Overlap(), task, plan=Plan(tmp_path / "cut")) and nothing.opened == []
-    assert not list(tmp_path.rglob(".index.*"))
     kept = sorted((tmp_path / "cut").rglob("*.npz"))
     assert len(kept) == 132
     content = bytearray(kept[7].read_bytes())
@@ -277,6 +303,19 @@ def test_parts_of_a_fusion_are_its_identity(task: Task, collection: Collection, 
     assert len(set(found)) == len(names)
 
 
+def test_cuts_are_told_by_the_place_of_a_part(task: Task, collection: Collection, tmp_path: Path) -> None:
+    result = evaluate(load("fuse:canary:random+hash"), task, plan=Plan(tmp_path))
+    assert set(result.truncation) == {"1.queries", "1.passages", "2.queries", "2.passages"}
+    assert result.truncation["1.queries"] == dict.fromkeys(task.languages)
+    assert result.truncation["2.passages"] == {a: {"texts": 0, "tokens": 0} for a in task.languages}
+
+
+def test_batches_of_what_encodes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "fuse:canary:oracle+canary:random", "-t", "mini", "-o", str(tmp_path), "--batch-tokens", "9"])
+    assert caught.value.code == 2 and "nothing is encoded" in capsys.readouterr().err
+
+
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["run", "fuse:0.25*canary:oracle+0.75*hash", "-t", "mini", "-o", str(tmp_path), "--run-depth", "5"])
@@ -286,3 +325,36 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert read_result(path).model["identity"]["weights"] == [0.25, 0.75]
     runs = list(tmp_path.rglob("*.run.trec"))
     assert len(runs) == 132 and sum(run.read_text().count("\n") for run in runs) == 132 * 48 * 5
+
+
+def test_a_killed_search_goes_on(tmp_path: Path) -> None:
+    """By command, killed at random moments: the bytes of an undisturbed run, and no pool searched twice."""
+
+    def start(cache: str, out: str) -> subprocess.Popen[bytes]:
+        command = ["run", "fuse:hash+canary:random", "-t", "mini", "-o", str(tmp_path / out)]
+        program = "import sys; from xbench.cli import main; main(sys.argv[1:])"
+        environment = os.environ | {"XBENCH_CACHE": str(tmp_path / cache), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([sys.executable, "-c", program, *command], env=environment, stdout=-3, stderr=-3)
+
+    def result(out: str) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (tmp_path / out).rglob("mini.*") if "timing" not in path.name}
+
+    assert start("whole", "whole").wait(60) == 0
+    rng = random.Random(4)
+    kept: dict[Path, int] = {}
+    partly = 0
+    for i in range(3):
+        process = start(f"cache{i}", f"out{i}")
+        folder = tmp_path / f"cache{i}" / "pools"
+        while not list(folder.glob("*/*.npz")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kept = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.npz")}
+        partly += len(kept) < 132
+        assert start(f"cache{i}", f"out{i}").wait(60) == 0
+        assert result(f"out{i}") == result("whole")
+        assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    assert partly, "no kill hit a half-searched task; the test would prove little"

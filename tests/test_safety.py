@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501 (tables)
 
+import importlib.util
 import io
 import json
 import os
@@ -263,7 +264,7 @@ ATTACKS = {
     "kernel-module": Attack("st", "the same, of a module", arguments(attn_implementation="a/b"), SBERT, "ImportError", "ImportError", "evil.py"),
     "flash": Attack("xlmr", "attention fetched if not installed", change("config.json", attn_implementation="flash_attention_2"), "config.json", "ImportError", "ImportError", "evil.py"),
     "use-kernels": Attack("st", "use_kernels", arguments(use_kernels=True), SBERT, "ValueError", "ValueError", "evil.py"),
-    "quantized": Attack("xlmr", "quantization with fetched kernels", change("config.json", quantization_config={"quant_method": "mxfp4"}), "config.json", "ImportError", "ImportError", "evil.py"),
+    "quantized": Attack("xlmr", "quantization, here one with fetched kernels", change("config.json", quantization_config={"quant_method": "mxfp4"}), "config.json", "ImportError", "ImportError", "evil.py"),
     # Out of the folder
     "path": Attack("st", "path of a module, ../", module(1, path="../outside"), "modules.json", "ValueError", "ValueError", "../outside/config.json"),
     "path-root": Attack("st", "path of a module, absolute", module(1, path="/tmp"), "modules.json", "ValueError", "ValueError", "/tmp/config.json"),
@@ -710,3 +711,39 @@ def test_slugs_stay_in_their_folder(tmp_path: Path) -> None:
         (tmp_path / made).mkdir()  # on this system too, and each is new
         assert (tmp_path / made).resolve().parent == tmp_path.resolve()
     assert len({made.lower() for made in slugs}) == len(HOSTILE)
+
+
+def test_every_quantization_is_refused(xlmr: Path, tmp_path: Path) -> None:
+    """All that transformers knows, so that an upgrade brings no way in."""
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+
+    folder = Path(shutil.copytree(xlmr, tmp_path / "model"))
+    assert len(AUTO_QUANTIZER_MAPPING) > 10
+    for name in AUTO_QUANTIZER_MAPPING:
+        edit(folder / "config.json", quantization_config={"quant_method": name})
+        with pytest.raises(UnsafeInput, match=f"quantization {name} may fetch code"):
+            safe_files(folder)
+
+
+def test_architectures_that_fetch_code_are_refused(xlmr: Path, tmp_path: Path) -> None:
+    """Found in the library's own source, where it asks for a repository of compiled code by name."""
+    spec = importlib.util.find_spec("transformers")
+    assert spec is not None and spec.origin is not None
+    models = Path(spec.origin).parent / "models"
+    found = {path.parent.name for path in models.rglob("modeling_*.py") if "get_kernel(" in path.read_text("utf-8")}
+    assert found
+    folder = Path(shutil.copytree(xlmr, tmp_path / "model"))
+    for name in found:
+        edit(folder / "config.json", model_type=name)
+        with pytest.raises(UnsafeInput, match=f"model_type {name} fetches"):
+            safe_files(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b@../../../../outside/ref", "a/../../b", "../a", "a/b@/etc", "a/b@x y", "hf:a/b@v1\0"]
+)
+def test_names_that_lead_out_of_the_cache_of_the_hub(name: str) -> None:
+    from xbench.models.hub import find
+
+    with pytest.raises((UnsafeInput, FileNotFoundError)):
+        find(name, None, code=False)

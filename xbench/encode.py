@@ -46,8 +46,8 @@ class Encoded(NamedTuple):
 def encode(model: Encoder, collection: Collection, cache: Path, batch_tokens: int | None = None) -> Encoded:
     """The vectors of all queries and passages; only texts that the store lacks are encoded.
 
-    Batches are a function of the collection alone: all distinct texts of a role sorted by length,
-    longest first, and cut where a batch would exceed `batch_tokens`. A resumed run encodes the
+    Batches are a function of the collection alone: the distinct texts of a role, WINDOW at a time, sorted by
+    length, longest first, and cut where a batch would exceed `batch_tokens`. A resumed run encodes the
     same batches as an undisturbed one, and so ends with the same bytes. Only a text that another
     task has brought into the store before keeps the vector it got in that company, which may differ
     in its last bits.

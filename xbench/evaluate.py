@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,16 +73,14 @@ def evaluate(
             f"measure {foreign[0]!r} is not a function of the ranks of the relevant passages; "
             "write a run (xbench export) and score that (xbench score)"
         )
-    depth = max([TOP, *(int(m.k) for m in wanted if m.multi_only and m.k < np.inf)])
     parts = model.parts if isinstance(model, Fusion) else (model,)
     if task.context and (given := [part for part in parts if isinstance(part, Given)]):
         raise UsageError(f"model {given[0].name!r} takes no --context: its vectors are given, whatever passages hold")
+    depth = max([TOP, *(int(m.k) for m in wanted if m.multi_only and m.k < np.inf)])
     with watch("read"):
         collection = read(task, plan.data, offline=plan.offline)
-    if isinstance(model, (Encoder, Given)):
-        ranking = _rank_vectors(model, task, collection, depth, plan, batch_tokens, watch)
-    else:
-        ranking = _rank_pools(model, task, collection, depth, plan, batch_tokens, watch)
+    job = _Job(task, collection, depth, plan, batch_tokens, watch)
+    ranking = job.by_vectors(model) if isinstance(model, (Encoder, Given)) else job.by_pools(model)
     # Not where vectors are kept: there the texts differ.
     identity = ranking.identity | ({"context": True} if task.context else {})
     key = fingerprint(identity)
@@ -116,65 +114,64 @@ class _Ranking(NamedTuple):
     counts: dict[str, int]  # for the timing
 
 
-def _rank_vectors(
-    model: Encoder | Given,
-    task: Task,
-    collection: Collection,
-    depth: int,
-    plan: Plan,
-    batch_tokens: int | None,
-    watch: "_Watch",
-) -> _Ranking:
-    """From vectors: one pass over the joint pool gives the ranks of every cell."""
-    with watch("encode"):
-        encoded = vectors(model, collection, plan.cache, batch_tokens)
-    identity = identity_of(model, batch_tokens)
-    with watch("index"):
-        space = Space.build(encoded, collection, task, plan.cache / "indexes" / fingerprint(identity))
-    table = judge(collection, task.languages)
-    with watch("rank"):
-        above = passages_above(space.queries, space.pool, table.judged, threads=plan.threads)
-    with watch("top"), track("first passages", len(table.query_ids), "queries") as advance:
-        top = first_passages(space.queries, space.pool, depth, threads=plan.threads, advance=advance)
-    return _ranking(table._replace(above=above, top=top), identity, [encoded], {})
+class _Job(NamedTuple):
+    """What there is to do."""
 
+    task: Task
+    collection: Collection
+    depth: int  # first passages to keep
+    plan: Plan
+    batch_tokens: int | None
+    watch: "_Watch"
 
-def _rank_pools(
-    model: Retriever | Fusion,
-    task: Task,
-    collection: Collection,
-    depth: int,
-    plan: Plan,
-    batch_tokens: int | None,
-    watch: "_Watch",
-) -> _Ranking:
-    """From a retriever, or several models fused: every pool for itself."""
-    with watch("encode"):
-        parts = model.parts if isinstance(model, Fusion) else ()
-        encoded = [vectors(part, collection, plan.cache, batch_tokens) for part in parts if not _searches(part)]
-    retriever = fused(model, encoded, collection, batch_tokens) if isinstance(model, Fusion) else model
-    with watch("search"):
-        table, unmatched = retrieve(retriever, task, collection, judge(collection, task.languages), depth, plan.cache)
-    log_unmatched(unmatched)
-    return _ranking(table, retriever.identity, encoded, unmatched)
+    def by_vectors(self, model: Encoder | Given) -> _Ranking:
+        """One pass over the joint pool gives the ranks of every cell."""
+        watch, plan = self.watch, self.plan
+        with watch("encode"):
+            encoded = vectors(model, self.collection, plan.cache, self.batch_tokens)
+        identity = identity_of(model, self.batch_tokens)
+        with watch("index"):
+            folder = plan.cache / "indexes" / fingerprint(identity)
+            space = Space.build(encoded, self.collection, self.task, folder)
+        table = judge(self.collection, self.task.languages)
+        with watch("rank"):
+            above = passages_above(space.queries, space.pool, table.judged, threads=plan.threads)
+        with watch("top"), track("first passages", len(table.query_ids), "queries") as advance:
+            top = first_passages(space.queries, space.pool, self.depth, threads=plan.threads, advance=advance)
+        return _ranking(table._replace(above=above, top=top), identity, {"": encoded}, {})
 
-
-def _searches(model: object) -> bool:
-    return not isinstance(model, (Encoder, Given))
+    def by_pools(self, model: Retriever | Fusion) -> _Ranking:
+        """A retriever, or several models fused, searches every pool for itself."""
+        encoded: dict[int, Encoded] = {}
+        retriever: Retriever | Fused
+        if isinstance(model, Fusion):
+            with self.watch("encode"):
+                for place, part in enumerate(model.parts):
+                    if isinstance(part, (Encoder, Given)):
+                        encoded[place] = vectors(part, self.collection, self.plan.cache, self.batch_tokens)
+            retriever = fused(model, encoded, self.collection, self.batch_tokens)
+        else:
+            retriever = model
+        table = judge(self.collection, self.task.languages)
+        with self.watch("search"):
+            table, unmatched = retrieve(retriever, self.task, self.collection, table, self.depth, self.plan.cache)
+        log_unmatched(unmatched)
+        return _ranking(table, retriever.identity, {f"{i + 1}.": some for i, some in encoded.items()}, unmatched)
 
 
 def _ranking(
-    table: RankTable, identity: dict[str, object], encoded: Sequence[Encoded], unmatched: dict[str, dict[str, int]]
+    table: RankTable, identity: dict[str, object], encoded: Mapping[str, Encoded], unmatched: dict[str, dict[str, int]]
 ) -> _Ranking:
-    """With the counts of one or more sets of vectors; a fusion lists its parts' truncations by their place."""
+    """With the counts of sets of vectors; those of a fusion's parts are told apart by `1.`, `2.`, ... their place."""
     cut = {
-        f"{i}.{role}" if len(encoded) > 1 else role: {a: None if c is None else c._asdict() for a, c in by.items()}
-        for i, some in enumerate(encoded, 1)
-        for role, by in some.cut.items()
+        place + role: {a: None if c is None else c._asdict() for a, c in by_language.items()}
+        for place, some in encoded.items()
+        for role, by_language in some.cut.items()
     }
-    texts = {name: sum(getattr(some, field) for some in encoded) for name, field in TEXTS.items()} if encoded else {}
-    counts = {"texts_encoded": sum(e.encoded for e in encoded)}
-    counts["texts_reused"] = sum(e.distinct for e in encoded) - counts["texts_encoded"]
+    sets = list(encoded.values())
+    texts = {name: sum(getattr(some, field) for some in sets) for name, field in TEXTS.items()} if sets else {}
+    counts = {"texts_encoded": sum(e.encoded for e in sets)}
+    counts["texts_reused"] = sum(e.distinct for e in sets) - counts["texts_encoded"]
     return _Ranking(table, identity, texts, cut, unmatched, counts)
 
 
@@ -183,12 +180,13 @@ def identity_of(model: Encoder | Given | Retriever, batch_tokens: int | None = N
     return full_identity(model, batch_tokens) if isinstance(model, Encoder) else model.identity
 
 
-def fused(fusion: Fusion, encoded: Sequence[Encoded], collection: Collection, batch_tokens: int | None) -> Fused:
-    """The retriever of a fusion; `encoded` are the vectors of those parts that have some, in their order."""
-    left = iter(encoded)
+def fused(
+    fusion: Fusion, encoded: Mapping[int, Encoded], collection: Collection, batch_tokens: int | None = None
+) -> Fused:
+    """The retriever of a fusion; `encoded` are the vectors of those parts that have some, by their place."""
     parts = [
-        part if _searches(part) else Dense(part.name, identity_of(part, batch_tokens), next(left), collection)
-        for part in fusion.parts
+        Dense(part.name, identity_of(part, batch_tokens), encoded[i], collection) if i in encoded else part
+        for i, part in enumerate(fusion.parts)
     ]
     return Fused(fusion.name, fusion_identity([part.identity for part in parts], fusion.weights), parts, fusion.weights)
 
@@ -225,7 +223,7 @@ class Space(NamedTuple):
             Index.build(
                 encoded.vectors["passages"].pop(language),
                 collection.ids("passages", language),
-                folder / f"{task.name}.{language}.faiss",
+                folder / f"{task.name}-{task.sha256[:12]}.{language}.faiss",
             )
             for language in task.languages
         ]

@@ -1,5 +1,6 @@
 """TREC runs and qrels of the cells of a stored result, from its cached vectors."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from xbench.encode import Encoded, cached
 from xbench.errors import IncompleteError, IntegrityError, UsageError
 from xbench.evaluate import Space, vectors
 from xbench.index import search
-from xbench.models import Given, Retriever, load
+from xbench.models import Given, Retriever, Searcher, load
 from xbench.models.fuse import split
 from xbench.progress import track
 from xbench.ranking import Pool, tie_order
@@ -82,14 +83,17 @@ def export_runs(
     if kind == "run":
         name = result.model["name"]
         raise UsageError(f"{name} was scored from a run: that file is its run; only --qrels-only can be exported")
+    pools = contextlib.ExitStack()
+    rank: Rank
     if kind in ("bm25", "fuse"):
-        rank = _of_retriever(_retriever(result, collection, cache), task, collection, cache)
+        pools = found = _Pools(_retriever(result, collection, cache), collection)
+        rank = found.rank
     else:
         encoded = _vectors(result.model["name"], result.model["identity"], result, collection, cache)
         folder_ = cache / "indexes" / result.model["fingerprint"]
         rank = _of_vectors(Space.build(encoded, collection, task, folder_), task, collection)
     table = judge(collection, task.languages)
-    with track("writing runs", len(cells), "cells") as advance:
+    with pools, track("writing runs", len(cells), "cells") as advance:
         for cell in sorted(cells, key=lambda cell: cell.passage_languages):  # a pool at a time
             query_ids = table.ranked(cell)[1]
             lines = _scored(rank(cell, query_ids, depth), scores)
@@ -128,25 +132,40 @@ def _of_vectors(space: Space, task: Task, collection: Collection) -> Rank:
     return rank
 
 
-def _of_retriever(retriever: Retriever, task: Task, collection: Collection, cache: Path) -> Rank:
-    """What is not retrieved stands last, as it is ranked, with a score below all others of its query."""
+class _Pools(contextlib.ExitStack):
+    """Ranks with a retriever; the index of a pool stays open until another one is asked for.
 
-    def rank(cell: Cell, query_ids: list[str], depth: int | None) -> Lines:
-        passages = {b: collection.passages[b] for b in cell.passage_languages}
-        doc_ids = [passage.doc_id for rows in passages.values() for passage in rows]
+    What is not retrieved stands last, as it is ranked, with a score below all others of its query.
+    """
+
+    def __init__(self, retriever: Retriever, collection: Collection):
+        super().__init__()
+        self._retriever, self._collection = retriever, collection
+        self._open: tuple[tuple[str, ...], Searcher] | None = None
+
+    def _search(self, languages: tuple[str, ...]) -> Searcher:
+        if self._open is None or self._open[0] != languages:
+            self.close()
+            folder = self.enter_context(tempfile.TemporaryDirectory(prefix="xbench."))
+            passages = {language: self._collection.passages[language] for language in languages}
+            self._open = languages, self.enter_context(self._retriever.search(passages, Path(folder)))
+        return self._open[1]
+
+    def rank(self, cell: Cell, query_ids: list[str], depth: int | None) -> Lines:
+        """As `Rank`."""
+        searcher = self._search(cell.passage_languages)
+        doc_ids = [doc_id for b in cell.passage_languages for doc_id in self._collection.ids("passages", b)]
         order, wanted = tie_order(doc_ids), set(query_ids)
-        queries = [query for query in collection.queries[cell.query_language] if query.query_id in wanted]
-        with tempfile.TemporaryDirectory() as folder, retriever.search(passages, Path(folder)) as searcher:
-            for low in range(0, len(queries), BLOCK):
-                some = queries[low : low + BLOCK]
-                found = searcher.scores(some, cell.query_language)
-                check_scores(retriever.name, found, [query.query_id for query in some], len(doc_ids))
-                for query, row in zip(some, found, strict=True):
-                    finite = np.where(np.isneginf(row), min(0.0, float(row[~np.isneginf(row)].min(initial=0))) - 1, row)
-                    places = first(row, order, min(depth or len(row), len(row)))
-                    yield query.query_id, [(doc_ids[i], float(finite[i])) for i in places]
-
-    return rank
+        queries = [query for query in self._collection.queries[cell.query_language] if query.query_id in wanted]
+        for low in range(0, len(queries), BLOCK):
+            some = queries[low : low + BLOCK]
+            found = searcher.scores(some, cell.query_language)
+            check_scores(self._retriever.name, found, [query.query_id for query in some], len(doc_ids))
+            for query, row in zip(some, found, strict=True):
+                lost = np.isneginf(row)
+                finite = np.where(lost, min(0.0, float(row[~lost].min(initial=0))) - 1, row)
+                places = first(row, order, min(depth or len(row), len(row)))
+                yield query.query_id, [(doc_ids[i], float(finite[i])) for i in places]
 
 
 def _without_context(result: Result) -> Result:

@@ -24,7 +24,8 @@ def reciprocal_rank(parts: Sequence[Scores], order: NDArray[np.int64], k: int = 
     Returns:
         float64 (n, m); minus infinity where no part has retrieved the passage.
     """
-    shares = [np.where(np.isneginf(part), 0.0, 1.0 / (k + rule_ranks(part, order))) for part in parts]
+    shares = np.stack([np.where(np.isneginf(part), 0.0, 1.0 / (k + rule_ranks(part, order))) for part in parts])
+    shares.sort(axis=0)  # the same ranks in whatever parts add up to the same sum
     return _of_retrieved(sum(shares[1:], shares[0]), parts)
 
 

@@ -155,10 +155,9 @@ def _search(
             file = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.npz"
             found = _read(file)
             if found is None:
-                if searcher is None:
-                    with storage(folder, "write"):
-                        folder.mkdir(parents=True, exist_ok=True)
-                        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".index.", dir=folder))
+                if searcher is None:  # its index in the system's folder: what a kill leaves there is cleared by others
+                    with storage(Path(tempfile.gettempdir()), "write"):
+                        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="xbench."))
                     searcher = stack.enter_context(retriever.search(passages, Path(scratch)))
                 found = _found(retriever, searcher, part, cell, queries, advance)
                 _write(file, found)

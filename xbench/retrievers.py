@@ -9,23 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from xbench.arithmetic import exact_score, float64_doubt, grid, largest_norm
 from xbench.encode import Encoded
 from xbench.fusion import RRF_K, reciprocal_rank, weighted
-from xbench.index import Index
 from xbench.models import Retriever, Searcher
-from xbench.ranking import Pool, tie_order
+from xbench.ranking import Pool, rule_order, tie_order
 from xbench.records import Collection, Passage, Query
 from xbench.retrieve import check_scores
 
 Scores = NDArray[np.float64]
+ROWS = 64  # queries of one matrix product, filled up with zeros
 
 
 @dataclass
 class Dense:
-    """A retriever over vectors that are there: scores are dot products in float64.
-
-    Passages with bytewise equal vectors have equal scores, whatever the product's blocks are.
-    """
+    """A retriever over vectors that are there: scores are dot products, ordered as the ranking rule has it."""
 
     name: str
     identity: dict[str, object]
@@ -35,29 +33,57 @@ class Dense:
     @contextlib.contextmanager
     def search(self, passages: Mapping[str, Sequence[Passage]], folder: Path) -> Iterator["Dense._Searcher"]:
         """As `models.Retriever`."""
-        doc_ids = {language: [passage.doc_id for passage in rows] for language, rows in passages.items()}
+        doc_ids = [passage.doc_id for rows in passages.values() for passage in rows]
         vectors = self.encoded.vectors["passages"]
-        indexes = [Index.build(vectors[a], ids, folder / f"{a}.faiss") for a, ids in doc_ids.items()]
-        pool = Pool([index.vectors for index in indexes], [id_ for ids in doc_ids.values() for id_ in ids])
-        yield Dense._Searcher(self, pool, indexes)
+        yield Dense._Searcher(self, Pool([vectors[language] for language in passages], doc_ids))
 
     class _Searcher:
-        def __init__(self, dense: "Dense", pool: Pool, indexes: Sequence[Index]):
-            self._vectors, self._indexes = dense.encoded.vectors["queries"], indexes
-            self._pieces, self._groups = [piece.T.astype(np.float64) for piece in pool.pieces], pool.groups
+        def __init__(self, dense: "Dense", pool: Pool):
+            self._vectors, self._pool = dense.encoded.vectors["queries"], pool
+            self._distinct, self._inverse = np.unique(pool.groups, return_inverse=True)
             self._places: dict[str, dict[str, int]] = {
                 language: {query.query_id: i for i, query in enumerate(rows)}
                 for language, rows in dense.collection.queries.items()
             }
 
         def scores(self, queries: Sequence[Query], language: str) -> Scores:
-            """As `models.Searcher`; every passage is retrieved."""
+            """As `models.Searcher`; every passage is retrieved.
+
+            Products in float64, of blocks of one shape, so that a pair's does not depend on its company; those
+            too near to others of their query for float64 to tell are exact, and bytewise equal vectors equal.
+            """
             rows = [self._places[language][query.query_id] for query in queries]
-            chosen = self._vectors[language][rows].astype(np.float64)
+            chosen = np.ascontiguousarray(self._vectors[language][rows])
+            blocks = [np.zeros((ROWS, chosen.shape[1])) for _ in range(0, len(chosen), ROWS)]
+            for i, block in enumerate(blocks):
+                part = chosen[i * ROWS : (i + 1) * ROWS]
+                block[: len(part)] = part
+            found = np.empty((len(chosen), len(self._pool)))
             with threadpool_limits(1):  # more threads may add up in another order
-                parts = [chosen @ piece for piece in self._pieces]
-            scores: Scores = np.concatenate(parts, axis=1)[:, self._groups]
+                for low, piece in zip(self._pool.offsets, self._pool.pieces, strict=False):
+                    wide = piece.T.astype(np.float64)
+                    columns = slice(int(low), int(low) + len(piece))
+                    for i, block in enumerate(blocks):
+                        some = found[i * ROWS : (i + 1) * ROWS, columns]
+                        some[:] = (block @ wide)[: len(some)]
+            distinct = found[:, self._distinct]
+            self._settle(chosen, distinct)
+            scores: Scores = distinct[:, self._inverse]
             return scores
+
+        def _settle(self, queries: NDArray[np.float32], scores: Scores) -> None:
+            """Make exact, in place, what is too near to another score of its query."""
+            norm = largest_norm(queries) * self._pool.norm
+            steps = (grid(queries), self._pool.grid)
+            if None not in steps and norm * 4.0 ** max(s or 0 for s in steps) <= 2.0**53:
+                return  # every sum is exact
+            doubt = float64_doubt(queries.shape[1], norm)
+            near = (np.diff(np.sort(scores, axis=1), axis=1) <= doubt).any(axis=1)
+            for q in np.flatnonzero(near):
+                sequence = rule_order(scores[q], np.arange(scores.shape[1]))
+                pairs = np.flatnonzero(-np.diff(scores[q][sequence]) <= doubt)
+                for j in sequence[np.union1d(pairs, pairs + 1)]:
+                    scores[q, j] = exact_score(queries[q], self._pool.row(int(self._distinct[j])))
 
 
 @dataclass

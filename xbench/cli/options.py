@@ -147,7 +147,8 @@ def evaluate_and_show(
     from xbench.errors import UsageError
     from xbench.evaluate import Plan, evaluate
     from xbench.export import export_qrels, export_runs
-    from xbench.models import Given, Options, Retriever, load
+    from xbench.models import Encoder, Options, load
+    from xbench.models.fuse import Fusion
     from xbench.readers import read, source_path
     from xbench.storage import writable
     from xbench.tasks import select
@@ -155,13 +156,14 @@ def evaluate_and_show(
     chosen = [replace(task, context=context) for task in select(list(tasks))]
     parse_all(measures)
     loaded = load(model, Options(**options))
-    if batch_tokens and isinstance(loaded, (Given, Retriever)):
+    parts = loaded.parts if isinstance(loaded, Fusion) else (loaded,)
+    if batch_tokens and not any(isinstance(part, Encoder) for part in parts):
         raise UsageError(f"model {model!r} takes no --batch-tokens: nothing is encoded")
     writable(output)  # before hours of encoding, not after
     for task in chosen:
         for language in task.languages:
             source_path(task, language, data, offline=offline)
-    if re.search("@[0-9a-f]{40}$", loaded.name):  # a commit, in place of the branch or tag that was asked for
+    if any(re.search("@[0-9a-f]{40}$", part.name) for part in parts):  # commits, for the branch or tag asked for
         options["revision"] = None
     for task in chosen:
         given = {"measures": list(measures), "batch-tokens": batch_tokens, "context": context or None, **options}

@@ -130,7 +130,9 @@ class Retriever(Protocol):
 
 def slug(name: str, key: str) -> str:
     """A folder name for a model: readable, one path part, and different for different fingerprints."""
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name.rstrip("/").rsplit("/", 1)[-1]).strip("-.")[-60:].strip("-.")
+    parts = name.split("+") if name.startswith("fuse:") else [name]
+    each = (re.sub(r"[^A-Za-z0-9._-]+", "-", part.rstrip("/").rsplit("/", 1)[-1]).strip("-.") for part in parts)
+    readable = "-".join(filter(None, each))[-60:].strip("-.")
     if re.match(r"(con|prn|aux|nul|(com|lpt)\d)(\.|$)", readable, re.IGNORECASE):  # devices, on Windows
         readable = f"model-{readable}"
     return f"{readable or 'model'}-{key[:12]}"
@@ -177,11 +179,19 @@ def load(spelling: str, options: Options | None = None) -> "Encoder | Given | Re
 
         return ApiEncoder(spelling, options)
     named = re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", spelling)
-    if (kind == "hf" and rest) or Path(spelling).is_dir() or named:
+    if (kind == "hf" and rest) or named or is_folder(spelling):
         from xbench.models.hf import load_hf
 
         return load_hf(spelling, options)
     raise unknown("model", spelling, KNOWN)
+
+
+def is_folder(name: str) -> bool:
+    """Whether there is such a folder; a name longer than any file's is none."""
+    try:
+        return Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long; no home; a NUL
+        return False
 
 
 def _takes(spelling: str) -> tuple[str, ...]:

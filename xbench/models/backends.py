@@ -83,7 +83,7 @@ def speed_up(models: Sequence["nn.Module"], options: Options, device: str, run: 
         return _to_openvino(models, options.dtype, run)
     if device != "cpu":
         return "torch"
-    torch.set_num_threads(min(torch.get_num_threads(), cores()))
+    torch.set_num_threads(cores())  # not what a model of openvino left
     if options.dtype == "bfloat16":
         # Matrices in bfloat16, the rest in float32: weights in bfloat16 alone are slower and less exact.
         for model in models:

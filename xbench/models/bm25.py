@@ -20,6 +20,7 @@ from xbench.storage import storage
 
 K1, B = 0.9, 0.4  # Anserini's defaults
 BUFFER_MB = 64  # of an index in Java's memory; Anserini's default is 4 GB
+KEPT = 1 << 24  # postings of terms that are held, for queries to come; 12 bytes each
 Postings = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
@@ -136,6 +137,7 @@ class Lucene:
         self.indexed = int(self._reader.numDocs())
         self._rows = np.array([int(stored.document(i).get("id")) for i in range(self._reader.maxDoc())], np.int64)
         self._postings: dict[tuple[int, int], Postings] = {}
+        self._held = 0
 
     def close(self) -> None:
         """Let go of the files."""
@@ -164,6 +166,8 @@ class Lucene:
     def _score(self, number: int, count: int) -> Postings:
         """The passages with a term and its scores there, by Lucene."""
         if (number, count) not in self._postings:
+            if self._held > KEPT:
+                self._postings, self._held = {}, 0
             with java_errors("bm25: searching"):
                 query: Any = self._query(self._term("contents", str(number)))
                 if count > 1:
@@ -171,4 +175,5 @@ class Lucene:
                 hits = [(hit.doc, hit.score) for hit in self._searcher.search(query, len(self._rows)).scoreDocs]
             places, scores = zip(*hits, strict=True)
             self._postings[number, count] = self._rows[list(places)], np.array(scores, np.float32)
+            self._held += len(places)
         return self._postings[number, count]

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,10 @@ class Loaded(NamedTuple):
     vectors: Callable[[Any, Role], "Tensor"]  # of what a reader gives for a batch: any float dtype (n, d), any device
     tokenizer: Any
     told: dict[str, object]  # what only the loaded checkpoint tells of its identity
+
+
+# transformers reads it once, when it is imported: no compiled code from the hub, whatever a checkpoint says.
+os.environ.setdefault("USE_HUB_KERNELS", "NO")
 
 
 def load_transformers(folder: Path, options: Options, device: str) -> Loaded:
@@ -165,11 +170,17 @@ def load_sentence_transformers(folder: Path, options: Options, device: str) -> L
 
 
 def _of_a_few(readers: Mapping[Role, Reader], vectors: Callable[[Any, Role], "Tensor"]) -> "Tensor":
-    """(4, d): of a short and a longer text, so that there are pads, in each role."""
+    """(12, d): of texts from one word to as long as is taken, in batches of several shapes, in each role.
+
+    A graph that is traced from one shape may be right for that one alone.
+    """
     import torch
 
-    texts = ["a", "What is asked of a back end before it is trusted with more than this one line of text?"]
-    batches = [(reader.batch(reader.prepare(texts).items), role) for role, reader in readers.items()]
+    line = "What is asked of a back end before it is trusted with more than this one line of text?"
+    shapes = [["a", line], [line[:20]], [line * 40], [line * 3, "a b"]]
+    batches = [
+        (reader.batch(reader.prepare(texts).items), role) for role, reader in readers.items() for texts in shapes
+    ]
     return torch.cat([vectors(batch, role).float() for batch, role in batches])
 
 

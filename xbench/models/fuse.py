@@ -43,8 +43,8 @@ def split(spelling: str) -> list[tuple[float | None, str]]:
     weights = [weight for weight, _ in found]
     if None in weights and weights != [None] * len(weights):
         raise UsageError(f"model {spelling!r} has weights for some parts only; give all of them one, or none")
-    if 0 in weights:
-        raise UsageError(f"model {spelling!r} has a weight of 0; leave that part out")
+    if not all(weight is None or 0 < weight < 1e9 for weight in weights):
+        raise UsageError(f"model {spelling!r:.200} has a weight of 0 or beyond a billion; leave that part out")
     return found
 
 
@@ -56,4 +56,9 @@ def load_fusion(spelling: str, load: Callable[[str], Any]) -> Fusion:
     """
     found = split(spelling)
     weights = tuple(weight for weight, _ in found if weight is not None)
-    return Fusion(spelling, tuple(load(name) for _, name in found), weights or None)
+    parts = tuple(load(name) for _, name in found)
+    # By the parts' own names: those from a hub hold the commit that they were.
+    given = ["" if weight is None else f"{repr(weight).removesuffix('.0')}*" for weight, _ in found]
+    names = [part.name.replace("+", "++") for part in parts]
+    name = "fuse:" + "+".join(weight + name for weight, name in zip(given, names, strict=True))
+    return Fusion(name, parts, weights or None)

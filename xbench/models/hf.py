@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from xbench.errors import DataError, UnsafeInput, UsageError, XbenchError, unknown
+from xbench.errors import DataError, IntegrityError, UnsafeInput, UsageError, XbenchError, unknown
 from xbench.models import Encoder, Options
 from xbench.models.backends import check
 from xbench.models.checkpoint import HfEncoder, load_sentence_transformers, load_transformers, quiet
@@ -20,6 +20,8 @@ from xbench.models.safety import safe_files
 from xbench.progress import log
 from xbench.storage import sha256
 
+# What tokenizers written in Python compute with.
+SLOW = ("sentencepiece", "tiktoken", "protobuf", "fugashi", "ipadic", "unidic-lite", "jieba", "sacremoses", "nltk")
 POOLINGS = ("mean", "cls", "last")
 
 
@@ -46,9 +48,14 @@ def load_hf(spelling: str, options: Options) -> Encoder:
         options = complete(options, recognise(place.name, files), files, place.spelling)
         device = _device(options.device)
         check(options, device)
+        hashed = {*(name for name in files if name.endswith(SUFFIXES)), *code}
+        hashes = {name: sha256(files[name]) for name in sorted(hashed)}
+        before = _state(files)
         with quiet:
             load = load_sentence_transformers if "modules.json" in files else load_transformers
             loaded = load(place.folder, options, device)
+        if changed := sorted(name for name, state in _state(files).items() if state != before[name]):
+            raise IntegrityError(f"{files[changed[0]]} was changed while it was read; run again when it is written")
     except XbenchError:
         raise
     except Exception as error:  # offline, unknown, broken: on all of these the libraries raise anything
@@ -56,15 +63,16 @@ def load_hf(spelling: str, options: Options) -> Encoder:
         raise DataError(f"cannot load {spelling}: {error!r:.300}; {cure}") from error
     packages = ["torch", "transformers", "tokenizers"] + ["sentence-transformers"] * ("modules.json" in files)
     packages += ["openvino"] * (options.backend == "openvino")
-    hashed = {*(name for name in files if name.endswith(SUFFIXES)), *code}
+    packages += [] if getattr(loaded.tokenizer, "is_fast", True) else [name for name in SLOW if _has(name)]
     identity: dict[str, object] = {
         "kind": "hf",
-        "files": {name: sha256(files[name]) for name in sorted(hashed)},
+        "files": hashes,
         "code": bool(code),
         **loaded.told,
         **{side: getattr(loaded.tokenizer, side, None) for side in ("padding_side", "truncation_side")},
         "dtype": options.dtype,
         "device": device.partition(":")[0],
+        "processor": _processor(device),
         "versions": {package: importlib.metadata.version(package) for package in packages},
     }
     return HfEncoder(place.spelling, identity, loaded)
@@ -87,6 +95,28 @@ def _pin(files: Mapping[str, Path], code: Sequence[str], fetched: bool, options:
     if not fetched and options.revision != (found := hashlib.sha256(lines.encode()).hexdigest()):
         names = ", ".join(code)
         raise UnsafeInput(f"{files[code[0]].parent}: code is run only if pinned; read {names}, then --revision {found}")
+
+
+def _state(files: Mapping[str, Path]) -> dict[str, tuple[int, int, int]]:
+    """What changes when a file is written."""
+    states = {name: path.stat() for name, path in files.items()}
+    return {name: (state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states.items()}
+
+
+def _has(package: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def _processor(device: str) -> str:
+    """The instructions that are computed with, or the accelerator: either can move the last bits."""
+    import torch
+
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return str(torch.backends.cpu.get_cpu_capability()) if device == "cpu" else device
 
 
 def _device(asked: str | None) -> str:

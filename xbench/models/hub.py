@@ -48,6 +48,9 @@ def find(spelling: str, revision: str | None, *, code: bool) -> Place:
     if inside and revision and inside != revision:
         raise UsageError(f"{spelling} and --revision {revision} are two revisions; give one")
     revision = inside or revision or None
+    for part in (name, revision or ""):
+        if ".." in part or part.startswith("/") or not re.fullmatch(r"[\w./-]*", part):
+            raise UnsafeInput(f"{part!r:.100} is no name or revision on the hub; it could lead out of its cache")
     if code and not COMMIT.fullmatch(revision or ""):
         raise UnsafeInput(f"code of {name} at {revision or 'main'}, which may change, is not run; give its full commit")
     from huggingface_hub import snapshot_download

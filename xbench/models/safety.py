@@ -23,7 +23,7 @@ BYSTANDERS = re.compile(
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 # Ways to compute that transformers has itself; any other may be fetched as compiled code, `flash_attention_2` as well.
 COMPUTED = ("eager", "sdpa", "flex_attention", "batched_mm", "grouped_mm", None)
-FETCHED = ("mxfp4", "fp8", "fbgemm_fp8")  # quantizations whose kernels are fetched as compiled code
+FETCHING = ("mra", "rwkv", "sam3_video", "yoso")  # architectures that fetch compiled code to compute with
 # Keys that have no business in a checkpoint, where their value is not empty.
 NEVER = {
     "trust_remote_code": "asks to run code",
@@ -136,8 +136,12 @@ def _check(key: str, value: object, where: str, base: str, files: Mapping[str, P
             raise UnsafeInput(f"{where}: {key} {strange[0]} names code to fetch and run; remove it")
     elif key.endswith("name_or_path") and key not in ("_name_or_path", "name_or_path") and value:  # these are unread
         raise UnsafeInput(f"{where}: {key} {value} leads out of the folder; remove it")
-    elif key == "quant_method" and value in FETCHED:
-        raise UnsafeInput(f"{where}: quantization {value} fetches compiled code; take the checkpoint it was made from")
+    elif key == "quant_method" and value:  # whether code is fetched, by others' packages or not, depends on the machine
+        raise UnsafeInput(
+            f"{where}: quantization {value} may fetch compiled code; take the checkpoint it was made from"
+        )
+    elif key == "model_type" and value in FETCHING:
+        raise UnsafeInput(f"{where}: {key} {value} fetches compiled code; take another architecture")
     elif key == "transformers_weights" and value and (_leaves(str(value)) or ".safetensors" not in str(value)):
         raise UnsafeInput(f"{where}: {key} {value} is no safetensors file of this folder")
     elif key == "activation_function" and "." in str(value):  # of Dense, which imports it
