@@ -571,5 +571,5 @@ def test_identity_and_spelling() -> None:
         with pytest.raises(UsageError) as caught:
             load(spelling)
         assert all(word in str(caught.value) for word in words), caught.value
-    with pytest.raises(UsageError, match="'canary:oracle' takes no --pooling"):
+    with pytest.raises(UsageError, match="'canary' takes no --pooling"):
         load("canary:oracle", Options(pooling="cls"))

@@ -361,6 +361,7 @@ def everything(folder, allow_code):
     names = [path for path in folder.rglob("*") if not path.is_dir()]
     return Checked({path.relative_to(folder).as_posix(): path for path in names}, [])
 hf.safe_files = everything
+hf.sha256 = lambda path: ""  # what xbench itself reads does not count
 
 def unchecked(folder):
     hf.load_hf(f"hf:{folder}", Options(device="cpu", pooling=None))

@@ -137,9 +137,7 @@ def _check(key: str, value: object, where: str, base: str, files: Mapping[str, P
     elif key.endswith("name_or_path") and key not in ("_name_or_path", "name_or_path") and value:  # these are unread
         raise UnsafeInput(f"{where}: {key} {value} leads out of the folder; remove it")
     elif key == "quant_method" and value:  # whether code is fetched, by others' packages or not, depends on the machine
-        raise UnsafeInput(
-            f"{where}: quantization {value} may fetch compiled code; take the checkpoint it was made from"
-        )
+        raise UnsafeInput(f"{where}: quantization {value} may fetch code; take the checkpoint it was made from")
     elif key == "model_type" and value in FETCHING:
         raise UnsafeInput(f"{where}: {key} {value} fetches compiled code; take another architecture")
     elif key == "transformers_weights" and value and (_leaves(str(value)) or ".safetensors" not in str(value)):
