@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,14 @@ def test_an_interrupted_search_goes_on(
     kept[7].write_bytes(content)
     with pytest.raises(IntegrityError, match=kept[7].name):
         evaluate(Overlap(), task, plan=Plan(tmp_path / "cut"))
+
+
+def test_what_is_kept_is_of_one_task(task: Task, tmp_path: Path) -> None:
+    """The same ids with other texts are another task."""
+    plain = evaluate(Overlap(), task, plan=Plan(tmp_path))
+    longer = evaluate(model := Overlap(), replace(task, context=True), plan=Plan(tmp_path))
+    assert model.asked == 132 * 48
+    assert [c.values for c in plain.cells] != [c.values for c in longer.cells]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), INF])
