@@ -242,9 +242,9 @@ def test_first() -> None:
 
 
 def by_definition(model: Fusion, collection: Collection, cell: Cell, query: str, cache: Path) -> list[str]:
-    """The fused ranking of one query: lists of xbench's own search, 1/(60 + rank) added up."""
+    """The fused ranking of one query: of xbench's own search, 1/(60 + rank) or scaled scores added up."""
     totals: dict[str, float] = {}
-    for part in model.parts:
+    for part, weight in zip(model.parts, model.weights or [None] * len(model.parts), strict=True):
         encoded = vectors(part, collection, cache)
         doc_ids = [d for b in cell.passage_languages for d in collection.ids("passages", b)]
         own = np.concatenate([encoded.vectors["passages"][b] for b in cell.passage_languages])
@@ -254,13 +254,16 @@ def by_definition(model: Fusion, collection: Collection, cell: Cell, query: str,
 
         index = Index.build(own, doc_ids, cache / "x")
         found = search([index], Pool([own], doc_ids), encoded.vectors["queries"][cell.query_language][[row]], len(own))
-        for rank, (place, _) in enumerate(found[0], 1):
-            totals[doc_ids[place]] = totals.get(doc_ids[place], 0) + 1 / (60 + rank)
+        best, worst = found[0][0][1], found[0][-1][1]
+        for rank, (place, score) in enumerate(found[0], 1):
+            share = 1 / (60 + rank) if weight is None else weight * (score - worst) / (best - worst)
+            totals[doc_ids[place]] = totals.get(doc_ids[place], 0) + share
     return [d for _, d in sorted(((score, d) for d, score in totals.items()), reverse=True)]
 
 
-def test_fusion_and_its_export(task: Task, collection: Collection, tmp_path: Path) -> None:
-    model: Any = load("fuse:hash+canary:random")
+@pytest.mark.parametrize("name", ["fuse:hash+canary:random", "fuse:0.9*hash+0.1*canary:random"])
+def test_fusion_and_its_export(name: str, task: Task, collection: Collection, tmp_path: Path) -> None:
+    model: Any = load(name)
     result = evaluate(model, task, plan=Plan(tmp_path, command="xbench run x"))
     table: RankTable = result.ranks  # type: ignore[assignment]
     for cell in (Cell("multi", "de", task.languages), Cell("mono", "th", ("th",)), Cell("cross", "ru", ("zh",))):
