@@ -14,6 +14,7 @@ from test_ranks import SEEDS, content, world
 
 from xbench.errors import DataError
 from xbench.parquet import read, read_ranks, write, write_ranks
+from xbench.ranks import RankTable
 
 PARTS = ("ranks", "top")
 
@@ -51,6 +52,26 @@ def test_what_is_written_is_read(seed: int, run: bool, tmp_path: Path) -> None:
         for part in PARTS:
             first, second = ((tmp_path / x / f"t.{part}.parquet").read_bytes() for x in "ab")
             assert first == second
+
+
+@pytest.mark.parametrize("seed", SEEDS[::2])
+def test_ranks_in_pools_of_one_language(seed: int, tmp_path: Path) -> None:
+    """A number of its own for each judged passage, which must stay with it."""
+    w = world(seed)
+    table = w.table(3)
+    sizes = table.sizes[table.doc_language[table.judged.rows]]
+    table = table._replace(alone=(np.arange(len(sizes)) % sizes).astype(np.int32))
+    write_ranks(tmp_path, "t", table, {})
+    found = read_ranks(tmp_path, "t")[0]
+    assert found.alone is not None and table.alone is not None
+
+    def pairs(t: RankTable) -> dict[tuple[str, str], int]:
+        each = np.repeat(np.arange(len(t.query_ids)), np.diff(t.judged.indptr))
+        ids = [(t.query_ids[q], t.doc_ids[d]) for q, d in zip(each, t.judged.rows, strict=True)]
+        assert t.alone is not None
+        return dict(zip(ids, t.alone.tolist(), strict=True))
+
+    assert pairs(found) == pairs(table)
 
 
 def test_nothing_is_relevant_or_found(tmp_path: Path) -> None:
