@@ -24,7 +24,7 @@ from xbench.readers import read
 from xbench.records import Collection
 from xbench.results import Result
 from xbench.retrieve import log_unmatched, retrieve
-from xbench.retrievers import Dense, Fused, fusion_identity
+from xbench.retrievers import Dense, Fused
 from xbench.scoring import log_undefined, score
 from xbench.storage import fingerprint
 from xbench.tasks import Task
@@ -32,7 +32,6 @@ from xbench.top import first_passages
 
 # How many first passages of each query a result keeps, for language bias.
 TOP = 100
-TEXTS = {"total": "texts", "distinct": "distinct"}
 
 
 @dataclass(frozen=True)
@@ -169,10 +168,9 @@ def _ranking(
         for role, by_language in some.cut.items()
     }
     sets = list(encoded.values())
-    texts = {name: sum(getattr(some, field) for some in sets) for name, field in TEXTS.items()} if sets else {}
-    counts = {"texts_encoded": sum(e.encoded for e in sets)}
-    counts["texts_reused"] = sum(e.distinct for e in sets) - counts["texts_encoded"]
-    return _Ranking(table, identity, texts, cut, unmatched, counts)
+    distinct, fresh = sum(some.distinct for some in sets), sum(some.encoded for some in sets)
+    texts = {"total": sum(some.texts for some in sets), "distinct": distinct} if sets else {}
+    return _Ranking(table, identity, texts, cut, unmatched, {"texts_encoded": fresh, "texts_reused": distinct - fresh})
 
 
 def identity_of(model: Encoder | Given | Retriever, batch_tokens: int | None = None) -> dict[str, object]:
@@ -188,7 +186,7 @@ def fused(
         Dense(part.name, identity_of(part, batch_tokens), encoded[i], collection) if i in encoded else part
         for i, part in enumerate(fusion.parts)
     ]
-    return Fused(fusion.name, fusion_identity([part.identity for part in parts], fusion.weights), parts, fusion.weights)
+    return Fused.of(fusion.name, parts, fusion.weights)
 
 
 def vectors(model: Encoder | Given, collection: Collection, cache: Path, batch_tokens: int | None = None) -> Encoded:

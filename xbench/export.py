@@ -20,7 +20,7 @@ from xbench.ranks import judge
 from xbench.records import Cell, Collection
 from xbench.results import Result
 from xbench.retrieve import check_scores, first
-from xbench.retrievers import Dense, Fused, fusion_identity
+from xbench.retrievers import Dense, Fused
 from xbench.storage import fingerprint
 from xbench.tasks import Task
 from xbench.trec import write_qrels, write_run
@@ -187,8 +187,7 @@ def _retriever(result: Result, collection: Collection, cache: Path) -> Retriever
                 made.append(_bm25())
             else:
                 made.append(Dense(part, own, _vectors(part, own, result, collection, cache), collection))
-        weights = identity["weights"]
-        found = Fused(name, fusion_identity([part.identity for part in made], weights), made, weights)
+        found = Fused.of(name, made, identity["weights"])
     if fingerprint(found.identity) != result.model["fingerprint"]:
         raise IntegrityError(
             f"{name}: not the retriever of the result (fingerprint {result.model['fingerprint'][:12]})"

@@ -169,10 +169,18 @@ class Pool:
     def best(self, query: Matrix, rows: NDArray[np.int64], k: int) -> list[tuple[int, float]]:
         """The first k of the pool rows `rows` for a query (d,), as (row, score), best first."""
         scores = self.dot(query[None], np.zeros(len(rows), np.int64), rows)
-        norm, steps = largest_norm(query[None]) * self.norm, (grid(query[None]), self.grid)
-        doubt = float64_doubt(len(query), norm)
-        if None not in steps and norm * 4.0 ** max(s or 0 for s in steps) <= 2.0**53:
-            doubt = -1.0  # every sum is exact
+        self.settle(query, rows, scores, self.doubt(query[None]))
+        sequence = rule_order(scores, self.order[rows])[:k]
+        return [(int(rows[i]), float(scores[i])) for i in sequence]
+
+    def doubt(self, queries: Matrix) -> float:
+        """How far apart two float64 sums of equal scores can be; -1 where every sum is exact."""
+        norm, steps = largest_norm(queries) * self.norm, (grid(queries), self.grid)
+        exact = None not in steps and norm * 4.0 ** max(s or 0 for s in steps) <= 2.0**53
+        return -1.0 if exact else float64_doubt(queries.shape[1], norm)
+
+    def settle(self, query: Matrix, rows: NDArray[np.int64], scores: NDArray[np.float64], doubt: float) -> None:
+        """Make exact, in place, the scores (n,) of pool rows that are too near to each other for float64 to tell."""
         sequence = np.argsort(-scores)
         near = np.flatnonzero(-np.diff(scores[sequence]) <= doubt)
         known: dict[int, float] = {}  # bytewise equal vectors have equal scores: a model may tie a lot
@@ -181,8 +189,6 @@ class Pool:
             if group not in known:
                 known[group] = exact_score(query, self.row(group))
             scores[i] = known[group]
-        sequence = rule_order(scores, self.order[rows])[:k]
-        return [(int(rows[i]), float(scores[i])) for i in sequence]
 
 
 def exact_in_float32(queries: Sequence[Matrix], pool: Pool) -> bool:

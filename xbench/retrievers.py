@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from xbench.arithmetic import exact_score, float64_doubt, grid, largest_norm
 from xbench.encode import Encoded
 from xbench.fusion import RRF_K, reciprocal_rank, weighted
 from xbench.models import Retriever, Searcher
-from xbench.ranking import Pool, rule_order, tie_order
+from xbench.ranking import Pool, tie_order
 from xbench.records import Collection, Passage, Query
 from xbench.retrieve import check_scores
 
@@ -67,23 +66,13 @@ class Dense:
                         some = found[i * ROWS : (i + 1) * ROWS, columns]
                         some[:] = (block @ wide)[: len(some)]
             distinct = found[:, self._distinct]
-            self._settle(chosen, distinct)
+            doubt = self._pool.doubt(chosen)
+            if doubt >= 0:  # else every sum is exact
+                near = (np.diff(np.sort(distinct, axis=1), axis=1) <= doubt).any(axis=1)
+                for q in np.flatnonzero(near):
+                    self._pool.settle(chosen[q], self._distinct, distinct[q], doubt)
             scores: Scores = distinct[:, self._inverse]
             return scores
-
-        def _settle(self, queries: NDArray[np.float32], scores: Scores) -> None:
-            """Make exact, in place, what is too near to another score of its query."""
-            norm = largest_norm(queries) * self._pool.norm
-            steps = (grid(queries), self._pool.grid)
-            if None not in steps and norm * 4.0 ** max(s or 0 for s in steps) <= 2.0**53:
-                return  # every sum is exact
-            doubt = float64_doubt(queries.shape[1], norm)
-            near = (np.diff(np.sort(scores, axis=1), axis=1) <= doubt).any(axis=1)
-            for q in np.flatnonzero(near):
-                sequence = rule_order(scores[q], np.arange(scores.shape[1]))
-                pairs = np.flatnonzero(-np.diff(scores[q][sequence]) <= doubt)
-                for j in sequence[np.union1d(pairs, pairs + 1)]:
-                    scores[q, j] = exact_score(queries[q], self._pool.row(int(self._distinct[j])))
 
 
 @dataclass
@@ -94,6 +83,13 @@ class Fused:
     identity: dict[str, object]
     parts: Sequence[Retriever]
     weights: Sequence[float] | None
+
+    @classmethod
+    def of(cls, name: str, parts: Sequence[Retriever], weights: Sequence[float] | None) -> "Fused":
+        """With the identity that is made of those of its parts, in their order, and how they are fused."""
+        how: dict[str, object] = {"method": "rrf", "k": RRF_K} if weights is None else {"method": "weighted"}
+        own = {"weights": list(weights) if weights else None, "parts": [part.identity for part in parts]}
+        return cls(name, {"kind": "fuse", **how, **own}, parts, weights)
 
     @contextlib.contextmanager
     def search(self, passages: Mapping[str, Sequence[Passage]], folder: Path) -> Iterator["Fused._Searcher"]:
@@ -119,9 +115,3 @@ class Fused:
             if self._fused.weights is None:
                 return reciprocal_rank(parts, self._order)
             return weighted(parts, self._fused.weights)
-
-
-def fusion_identity(parts: Sequence[dict[str, object]], weights: Sequence[float] | None) -> dict[str, object]:
-    """The identity of a fusion: of its parts, in their order, and how they are fused."""
-    how: dict[str, object] = {"method": "rrf", "k": RRF_K} if weights is None else {"method": "weighted"}
-    return {"kind": "fuse", **how, "weights": list(weights) if weights else None, "parts": list(parts)}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xbench.errors import UnsafeInput, UsageError
+from xbench.models import is_folder
 from xbench.models.checkpoint import quiet
 
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -38,10 +39,10 @@ def find(spelling: str, revision: str | None, *, code: bool) -> Place:
         FileNotFoundError: no such folder. The library raises much else for names.
     """
     rest = spelling.removeprefix("hf:")
-    if (folder := Path(rest).expanduser()).is_dir():
+    if is_folder(rest):
         if revision and not (code and re.fullmatch("[0-9a-f]{64}", revision)):
             raise UsageError(f"{rest} is a folder, which has no revision; with --allow-code, give its code's sha256")
-        return Place(folder, rest, spelling, False)
+        return Place(Path(rest).expanduser(), rest, spelling, False)
     if rest.startswith((".", "/", "~")):
         raise FileNotFoundError("no such folder")
     name, _, inside = rest.partition("@")
