@@ -22,7 +22,8 @@ from xbench.ranking import passages_above
 from xbench.readers import read
 from xbench.records import Collection
 from xbench.results import Result, write_result
-from xbench.tasks import Task, load_task
+from xbench.task import Task
+from xbench.tasks import load_task
 from xbench.top import first_passages
 
 MEASURES = ["AP", "RR", "nDCG@10", "nDCG", "R@10", "Success@1", "P@5", "Rprec", "RR@10"]

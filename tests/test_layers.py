@@ -11,10 +11,10 @@ LAYERS = [
     ["errors", "records"],
     ["progress", "storage", "strictjson"],
     ["arithmetic", "bias", "catalogue", "fusion", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
-    ["intervals", "parquet", "results", "sources", "tables", "tasks"],
+    ["intervals", "parquet", "results", "sources", "tables", "task", "tasks"],
     ["models", "readers"],
     ["encode", "index", "store"],
-    ["evaluate", "export", "language", "retrieve", "retrievers", "runs", "scoring"],
+    ["evaluate", "export", "language", "retrieve", "retrievers", "runs", "scoring", "space"],
     ["gate"],
     ["cli"],
 ]

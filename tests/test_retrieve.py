@@ -30,10 +30,11 @@ from xbench.ranks import RankTable, judge
 from xbench.readers import read
 from xbench.records import Cell, Collection, Passage, Query
 from xbench.results import Result, read_ranks, read_result, write_result
-from xbench.retrieve import first, retrieve
+from xbench.retrieve import Pools, first, retrieve
 from xbench.retrievers import Dense
 from xbench.runs import score_file
-from xbench.tasks import Task, load_task
+from xbench.task import Task
+from xbench.tasks import load_task
 
 INF = float("inf")
 
@@ -111,7 +112,8 @@ def test_vectors_pool_by_pool_as_at_once(task: Task, collection: Collection, tmp
         name = model.name
         encoded = vectors(model, collection, tmp_path)
         dense = Dense(name, {"name": name}, encoded, collection)
-        table, unmatched = retrieve(dense, task, collection, judge(collection, task.languages), 100, tmp_path)
+        job = Pools(dense, task, task.cells(), collection)
+        table, unmatched = retrieve(job, judge(collection, task.languages), 100, tmp_path)
         expected = evaluate(model, task, plan=Plan(tmp_path)).ranks
         assert expected is not None and table.alone is not None
         assert np.array_equal(table.above, expected.above) and np.array_equal(table.top, expected.top)

@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xbench.catalogue import parse_all
-from xbench.encode import Encoded, check_finite, encode, full_identity
-from xbench.errors import DataError, UsageError
-from xbench.index import Index
+from xbench.encode import Encoded, full_identity
+from xbench.errors import UsageError
 from xbench.intervals import with_intervals
-from xbench.models import ROLES, Encoder, Given, Retriever, slug
+from xbench.models import Encoder, Given, Retriever, slug
 from xbench.models.fuse import Fusion
 from xbench.progress import track
-from xbench.ranking import Pool, passages_above
+from xbench.ranking import passages_above
 from xbench.ranks import RankTable, judge
-from xbench.readers import read
+from xbench.readers import parts, pin
+from xbench.readers.part import Part
 from xbench.records import Collection
 from xbench.results import Result
-from xbench.retrieve import log_unmatched, retrieve
+from xbench.retrieve import Pools, log_unmatched, retrieve
 from xbench.retrievers import Dense, Fused
 from xbench.scoring import log_undefined, score
+from xbench.space import Space, apart, joined, languages_of, vectors
 from xbench.storage import fingerprint
-from xbench.tasks import Task
+from xbench.task import Task
 from xbench.top import first_passages
 
 # How many first passages of each query a result keeps, for language bias.
@@ -72,20 +72,24 @@ def evaluate(
             f"measure {foreign[0]!r} is not a function of the ranks of the relevant passages; "
             "write a run (xbench export) and score that (xbench score)"
         )
-    parts = model.parts if isinstance(model, Fusion) else (model,)
-    if task.context and (given := [part for part in parts if isinstance(part, Given)]):
+    models = model.parts if isinstance(model, Fusion) else (model,)
+    if task.context and (given := [each for each in models if isinstance(each, Given)]):
         raise UsageError(f"model {given[0].name!r} takes no --context: its vectors are given, whatever passages hold")
     depth = max([TOP, *(int(m.k) for m in wanted if m.multi_only and m.k < np.inf)])
     with watch("read"):
-        collection = read(task, plan.data, offline=plan.offline)
-    job = _Job(task, collection, depth, plan, batch_tokens, watch)
+        task = pin(task, plan.data, offline=plan.offline)
+        read = list(parts(task, plan.data, offline=plan.offline))
+    job = _Job(task, read, depth, plan, batch_tokens, watch)
     ranking = job.by_vectors(model) if isinstance(model, (Encoder, Given)) else job.by_pools(model)
     # Not where vectors are kept: there the texts differ.
     identity = ranking.identity | ({"context": True} if task.context else {})
     key = fingerprint(identity)
     with watch("score"):
-        cells = [score(cell, ranking.table, wanted) for cell in task.cells()]
-        cells = [replace(found, unmatched=ranking.unmatched.get(found.cell.name)) for found in cells]
+        cells = [
+            replace(score(cell, table, wanted), unmatched=ranking.unmatched.get(cell.name))
+            for part, table in zip(read, ranking.tables, strict=True)
+            for cell in part.cells
+        ]
     log_undefined(cells, wanted)
     result = Result(
         task=task.about,
@@ -93,8 +97,8 @@ def evaluate(
         command=plan.command,
         texts=ranking.texts,
         cells=cells,
-        clusters=collection.clusters,
-        ranks=ranking.table,
+        clusters={question: name for part in read for question, name in part.collection.clusters.items()},
+        ranks=ranking.tables[0] if len(read) == 1 else None,
         truncation=ranking.truncation,
     )
     with watch("intervals"):
@@ -105,7 +109,7 @@ def evaluate(
 class _Ranking(NamedTuple):
     """Where the relevant passages stand, and by what."""
 
-    table: RankTable
+    tables: list[RankTable]  # one a part
     identity: dict[str, object]
     texts: dict[str, int]
     truncation: dict[str, dict[str, dict[str, int] | None]]
@@ -117,49 +121,81 @@ class _Job(NamedTuple):
     """What there is to do."""
 
     task: Task
-    collection: Collection
+    parts: list[Part]
     depth: int  # first passages to keep
     plan: Plan
     batch_tokens: int | None
     watch: "_Watch"
 
     def by_vectors(self, model: Encoder | Given) -> _Ranking:
-        """One pass over the joint pool gives the ranks of every cell."""
-        watch, plan = self.watch, self.plan
-        with watch("encode"):
-            encoded = vectors(model, self.collection, plan.cache, self.batch_tokens)
+        """One pass over the joint pool of a part gives the ranks of all its cells."""
+        plan = self.plan
+        with self.watch("encode"):
+            encoded = vectors(model, self.whole(), plan.cache, self.batch_tokens)
         identity = identity_of(model, self.batch_tokens)
+        folder = plan.cache / "indexes" / fingerprint(identity)
+        tables = [
+            self._rank(part, some, folder)
+            for part, some in zip(self.parts, apart(encoded, [part.collection for part in self.parts]), strict=True)
+        ]
+        return _ranking(tables, identity, {"": encoded}, {})
+
+    def _rank(self, part: Part, encoded: Encoded, folder: Path) -> RankTable:
+        watch, threads = self.watch, self.plan.threads
         with watch("index"):
-            folder = plan.cache / "indexes" / fingerprint(identity)
-            space = Space.build(encoded, self.collection, self.task, folder)
-        table = judge(self.collection, self.task.languages)
+            space = Space.build(encoded, part.collection, self.task, folder)
+        table = judge(part.collection, languages_of(self.task, part.collection))
         with watch("rank"):
-            above = passages_above(space.queries, space.pool, table.judged, threads=plan.threads)
+            above = np.zeros_like(table.above)
+            columns = [table.languages.index(language) for language in space.languages]
+            above[:, columns] = passages_above(space.queries, space.pool, table.judged, threads=threads)
+        if not any(cell.setting == "multi" for cell in part.cells):
+            return table._replace(above=above)
         with watch("top"), track("first passages", len(table.query_ids), "queries") as advance:
-            top = first_passages(space.queries, space.pool, self.depth, threads=plan.threads, advance=advance)
-        return _ranking(table._replace(above=above, top=top), identity, {"": encoded}, {})
+            top = first_passages(space.queries, space.pool, self.depth, threads=threads, advance=advance)
+        return table._replace(above=above, top=top)
+
+    def whole(self) -> Collection:
+        """The texts of all parts, one after the other."""
+        return joined([part.collection for part in self.parts])
 
     def by_pools(self, model: Retriever | Fusion) -> _Ranking:
         """A retriever, or several models fused, searches every pool for itself."""
         encoded: dict[int, Encoded] = {}
-        retriever: Retriever | Fused
+        apart_: dict[int, list[Encoded]] = {}
+        collections = [part.collection for part in self.parts]
         if isinstance(model, Fusion):
             with self.watch("encode"):
-                for place, part in enumerate(model.parts):
-                    if isinstance(part, (Encoder, Given)):
-                        encoded[place] = vectors(part, self.collection, self.plan.cache, self.batch_tokens)
-            retriever = fused(model, encoded, self.collection, self.batch_tokens)
-        else:
-            retriever = model
-        table = judge(self.collection, self.task.languages)
+                for place, one in enumerate(model.parts):
+                    if isinstance(one, (Encoder, Given)):
+                        encoded[place] = vectors(one, self.whole(), self.plan.cache, self.batch_tokens)
+                        apart_[place] = list(apart(encoded[place], collections))
+        tables: list[RankTable] = []
+        unmatched: dict[str, dict[str, int]] = {}
+        identity: dict[str, object] = {}
         with self.watch("search"):
-            table, unmatched = retrieve(retriever, self.task, self.collection, table, self.depth, self.plan.cache)
+            for number, (part, collection) in enumerate(zip(self.parts, collections, strict=True)):
+                retriever: Retriever | Fused
+                if isinstance(model, Fusion):
+                    some = {place: each[number] for place, each in apart_.items()}
+                    retriever = fused(model, some, collection, self.batch_tokens)
+                else:
+                    retriever = model
+                table = judge(collection, languages_of(self.task, part.collection))
+                job = Pools(retriever, self.task, part.cells, collection)
+                table, lost = retrieve(job, table, self.depth, self.plan.cache)
+                tables.append(table)
+                unmatched |= lost
+                identity = retriever.identity
         log_unmatched(unmatched)
-        return _ranking(table, retriever.identity, {f"{i + 1}.": some for i, some in encoded.items()}, unmatched)
+        return _ranking(tables, identity, {f"{i + 1}.": some for i, some in encoded.items()}, unmatched)
 
 
 def _ranking(
-    table: RankTable, identity: dict[str, object], encoded: Mapping[str, Encoded], unmatched: dict[str, dict[str, int]]
+    tables: list[RankTable],
+    identity: dict[str, object],
+    encoded: Mapping[str, Encoded],
+    unmatched: dict[str, dict[str, int]],
 ) -> _Ranking:
     """With the counts of sets of vectors; those of a fusion's parts are told apart by `1.`, `2.`, ... their place."""
     cut = {
@@ -170,7 +206,7 @@ def _ranking(
     sets = list(encoded.values())
     distinct, fresh = sum(some.distinct for some in sets), sum(some.encoded for some in sets)
     texts = {"total": sum(some.texts for some in sets), "distinct": distinct} if sets else {}
-    return _Ranking(table, identity, texts, cut, unmatched, {"texts_encoded": fresh, "texts_reused": distinct - fresh})
+    return _Ranking(tables, identity, texts, cut, unmatched, {"texts_encoded": fresh, "texts_reused": distinct - fresh})
 
 
 def identity_of(model: Encoder | Given | Retriever, batch_tokens: int | None = None) -> dict[str, object]:
@@ -189,46 +225,6 @@ def fused(
     return Fused.of(fusion.name, parts, fusion.weights)
 
 
-def vectors(model: Encoder | Given, collection: Collection, cache: Path, batch_tokens: int | None = None) -> Encoded:
-    """The vectors of all texts: encoded, from the cache, or given."""
-    if not isinstance(model, Given):
-        return encode(model, collection, cache, batch_tokens)
-    encoded = Encoded({role: {} for role in ROLES}, 0, 0, 0, {role: {} for role in ROLES})
-    dimensions: dict[int, str] = {}
-    for role in ROLES:
-        for language in collection.queries if role == "queries" else collection.passages:
-            found = encoded.vectors[role][language] = model.vectors(role, language, collection)
-            check_finite(model.name, found, collection.ids(role, language))
-            encoded.cut[role][language] = None
-            dimensions.setdefault(found.shape[1], f"{role}.{language}.npy")
-    if len(dimensions) > 1:
-        raise DataError(f"{model.name}: files of different widths: {dimensions}; all must have the same d")
-    total = sum(map(len, collection.queries.values())) + sum(map(len, collection.passages.values()))
-    return encoded._replace(texts=total, distinct=total)
-
-
-class Space(NamedTuple):
-    """A task's passages, indexed language by language, and its queries' vectors."""
-
-    indexes: list[Index]
-    pool: Pool  # the union of the indexes
-    queries: list[NDArray[np.float32]]
-
-    @classmethod
-    def build(cls, encoded: Encoded, collection: Collection, task: Task, folder: Path) -> "Space":
-        """Index; large indexes are mapped from files in `folder`. Takes the passages' vectors out of `encoded`."""
-        indexes = [
-            Index.build(
-                encoded.vectors["passages"].pop(language),
-                collection.ids("passages", language),
-                folder / f"{task.name}-{task.sha256[:12]}.{language}.faiss",
-            )
-            for language in task.languages
-        ]
-        pool = Pool([index.vectors for index in indexes], [doc_id for index in indexes for doc_id in index.doc_ids])
-        return cls(indexes, pool, [encoded.vectors["queries"][language] for language in task.languages])
-
-
 class _Watch:
     """Wall and processor seconds of each stage."""
 
@@ -244,7 +240,11 @@ class _Watch:
 
     def __exit__(self, *error: object) -> None:
         wall, cpu = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
-        self._stages[self._stage] = {"wall_s": round(wall, 4), "cpu_s": round(cpu, 4)}
+        before = self._stages.get(self._stage, {"wall_s": 0.0, "cpu_s": 0.0})  # a stage comes once a part
+        self._stages[self._stage] = {
+            "wall_s": round(before["wall_s"] + wall, 4),
+            "cpu_s": round(before["cpu_s"] + cpu, 4),
+        }
 
     def report(self) -> dict[str, Any]:
         return {"stages": self._stages, "peak_rss_mb": _peak_mb()}

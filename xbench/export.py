@@ -10,7 +10,6 @@ import numpy as np
 
 from xbench.encode import Encoded, cached
 from xbench.errors import IncompleteError, IntegrityError, UsageError
-from xbench.evaluate import Space, vectors
 from xbench.index import search
 from xbench.models import Given, Retriever, Searcher, load
 from xbench.models.fuse import split
@@ -21,8 +20,9 @@ from xbench.records import Cell, Collection
 from xbench.results import Result
 from xbench.retrieve import check_scores, first
 from xbench.retrievers import Dense, Fused
+from xbench.space import Space, languages_of, vectors
 from xbench.storage import fingerprint
-from xbench.tasks import Task
+from xbench.task import Task
 from xbench.trec import write_qrels, write_run
 
 SCORES = ("model", "rank")
@@ -40,7 +40,7 @@ def export_qrels(task: Task, collection: Collection, cells: Sequence[Cell], fold
     Raises:
         StorageError: a file cannot be written.
     """
-    table = judge(collection, task.languages)
+    table = judge(collection, languages_of(task, collection))
     for cell in cells:
         pool = {doc_id for b in cell.passage_languages for doc_id in collection.ids("passages", b)}
         qrels = {q: {d: g for d, g in collection.qrels[q].items() if d in pool} for q in table.ranked(cell)[1]}
@@ -63,8 +63,8 @@ def export_runs(
 
     Args:
         result: of this task; its vectors are taken from the cache, or read again where they were given.
-        task, collection: what was evaluated.
-        cells: which.
+        task, collection: what was evaluated; of a task whose cells have pools of their own, one part.
+        cells: which of the collection's.
         folder: where the files go.
         cache: the folder of all stores.
         depth: passages of each query.
@@ -92,7 +92,7 @@ def export_runs(
         encoded = _vectors(result.model["name"], result.model["identity"], result, collection, cache)
         folder_ = cache / "indexes" / result.model["fingerprint"]
         rank = _of_vectors(Space.build(encoded, collection, task, folder_), task, collection)
-    table = judge(collection, task.languages)
+    table = judge(collection, languages_of(task, collection))
     with pools, track("writing runs", len(cells), "cells") as advance:
         for cell in sorted(cells, key=lambda cell: cell.passage_languages):  # a pool at a time
             query_ids = table.ranked(cell)[1]
@@ -113,17 +113,17 @@ def _scored(lines: Lines, scores: str) -> Lines:
 
 
 def _of_vectors(space: Space, task: Task, collection: Collection) -> Rank:
-    pools: dict[tuple[str, ...], Pool] = {task.languages: space.pool}
+    pools: dict[tuple[str, ...], Pool] = {tuple(space.languages): space.pool}
+    asked = [language for language in task.languages if language in collection.queries]
 
     def rank(cell: Cell, query_ids: list[str], depth: int | None) -> Lines:
-        chosen = [space.indexes[task.languages.index(b)] for b in cell.passage_languages]
+        chosen = [space.indexes[space.languages.index(b)] for b in cell.passage_languages]
         doc_ids = [doc_id for index in chosen for doc_id in index.doc_ids]
         if cell.passage_languages not in pools:
             pools[cell.passage_languages] = Pool([index.vectors for index in chosen], doc_ids)
         pool = pools[cell.passage_languages]
         place = {query_id: i for i, query_id in enumerate(collection.ids("queries", cell.query_language))}
-        own = task.languages.index(cell.query_language)
-        queries = space.queries[own][[place[query_id] for query_id in query_ids]]
+        queries = space.queries[asked.index(cell.query_language)][[place[query_id] for query_id in query_ids]]
         for low in range(0, len(queries), BLOCK):
             found = search(chosen, pool, queries[low : low + BLOCK], depth or len(pool))
             for query_id, passages in zip(query_ids[low:], found, strict=False):

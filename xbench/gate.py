@@ -7,7 +7,7 @@ from xbench.errors import DataError, UsageError
 from xbench.intervals import RESAMPLES, SEED, samples, settings
 from xbench.paired import Comparison, compare
 from xbench.results import Result
-from xbench.tasks import SETTINGS
+from xbench.task import SETTINGS
 
 # Of the signs: with 110 cells in a family, p must be able to get below .01 / 110.
 FLIPS = 100_000

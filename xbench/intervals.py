@@ -27,7 +27,7 @@ def samples(
 
     Args:
         cells: of one result.
-        clusters: question -> paragraph, as `Result.clusters`.
+        clusters: question, or query that is no translation of others, -> paragraph, as `Result.clusters`.
         by: one of CLUSTERS; a question without a paragraph is its own cluster.
         names: of the measures; by default all that the cells have.
 
@@ -46,7 +46,7 @@ def samples(
         if not having or statistic is None:
             continue
         queries = [query_id for cell in having for query_id in cell.query_ids]
-        questions = [query_id.partition(":")[2] for query_id in queries]
+        questions = [q if q in clusters else q.partition(":")[2] for q in queries]
         drawn = {
             "paragraph": [clusters.get(question, question) for question in questions],
             "question": questions,

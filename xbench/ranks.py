@@ -42,7 +42,7 @@ class RankTable(NamedTuple):
         query = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))[inside]
         above = self.above[entries][inside].astype(np.int64)
         ranks = 1.0 + above[:, columns].sum(axis=1)
-        ranks[above[:, 0] < 0] = np.inf
+        ranks[above[:, columns[0]] < 0] = np.inf
         if self.alone is not None and len(columns) == 1:
             ranks = 1.0 + self.alone[entries][inside]
         sequence = np.lexsort((ranks, query))
@@ -102,22 +102,22 @@ class RankTable(NamedTuple):
 
 def judge(collection: Collection, languages: Sequence[str]) -> RankTable:
     """The judged passages of all queries, language by language, with nothing ranked yet."""
-    doc_ids = [p.doc_id for a in languages for p in collection.passages[a]]
+    doc_ids = [doc_id for a in languages for doc_id in collection.ids("passages", a)]
     row_of = {doc_id: row for row, doc_id in enumerate(doc_ids)}
     lists = [
         sorted((row_of[d], g) for d, g in collection.qrels[q.query_id].items())
         for a in languages
-        for q in collection.queries[a]
+        for q in collection.queries.get(a, [])
     ]
     flat = np.array([pair for pairs in lists for pair in pairs], np.int64).reshape(-1, 2)
     indptr = np.concatenate([[0], np.cumsum([len(pairs) for pairs in lists])]).astype(np.int64)
-    sizes = np.array([len(collection.passages[a]) for a in languages], np.int64)
+    sizes = np.array([len(collection.passages.get(a, [])) for a in languages], np.int64)
     numbers = np.arange(len(languages))
     return RankTable(
         tuple(languages),
         sizes,
-        [q.query_id for a in languages for q in collection.queries[a]],
-        np.repeat(numbers, [len(collection.queries[a]) for a in languages]),
+        [query_id for a in languages for query_id in collection.ids("queries", a)],
+        np.repeat(numbers, [len(collection.queries.get(a, [])) for a in languages]),
         doc_ids,
         np.repeat(numbers, sizes),
         Judged(indptr, flat[:, 0].copy(), flat[:, 1].copy()),

@@ -1,5 +1,9 @@
 """The records that every layer passes on."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,25 +24,61 @@ class Passage(NamedTuple):
     text: str
 
 
+class CorpusFile(NamedTuple):
+    """A file of passages, known by the SHA-256 of its bytes."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The passages of one language in files that are read one after the other and never held.
+
+    `read` gives and checks the passages of a file; its errors name file and row. `size` is how many passages
+    the task says there are, `form` names what `read` makes of a file, with a version: vectors are kept under it.
+    """
+
+    files: tuple[CorpusFile, ...]
+    read: Callable[[Path], Iterator[Passage]]
+    size: int
+    form: str
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[Passage]:
+        for file in self.files:
+            yield from self.read(file.path)
+
+
 class Collection(NamedTuple):
     """The texts of a task by language, in file order, and what is relevant to what.
 
     `qrels` maps query_id -> doc_id -> grade over all languages: the relevant passages of a
     query in every pool. Passages with equal text stay separate. `clusters` names, for a question
     (a query_id without its language), the group of questions that share material, so that their
-    values are not independent; a question without one stands alone.
+    values are not independent; a question without one stands alone. A query_id of its own there says
+    that the query is no translation of those with the same question id.
+
+    `answers`: query_id -> its answer strings, where the data have some. `items`: doc_id -> the answer string
+    that goes with the passage, where passages are questions or candidates with an answer.
     """
 
     queries: dict[str, list[Query]]
     passages: dict[str, list[Passage]]
     qrels: dict[str, dict[str, int]]
     clusters: dict[str, str]
+    answers: Mapping[str, Sequence[str]] = MappingProxyType({})
+    items: Mapping[str, str] = MappingProxyType({})
+    large: Mapping[str, Corpus] = MappingProxyType({})  # instead of `passages`, where these are too many to hold
 
     def ids(self, role: str, language: str) -> list[str]:
-        """The ids of the `queries` or `passages` of a language, in the task's order."""
-        return [row[0] for row in self.rows(role)[language]]
+        """The ids of the `queries` or `passages` of a language, in the task's order; none of one that has none."""
+        rows: Sequence[tuple[str, str]] = self.rows(role).get(language, [])
+        return [row[0] for row in rows]
 
-    def rows(self, role: str) -> dict[str, list[Query]] | dict[str, list[Passage]]:
+    def rows(self, role: str) -> Mapping[str, Sequence[Query | Passage]]:
         """The `queries` or `passages` by language."""
         return self.queries if role == "queries" else self.passages
 

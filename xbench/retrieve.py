@@ -23,7 +23,7 @@ from xbench.ranking import rule_order, tie_order
 from xbench.ranks import RankTable
 from xbench.records import Cell, Collection, Query
 from xbench.storage import atomic, fingerprint, storage
-from xbench.tasks import Task
+from xbench.task import Task
 
 # Of scores of a block of queries, held at once.
 BLOCK_BYTES = 16 << 20
@@ -40,15 +40,20 @@ class Found(NamedTuple):
     top: NDArray[np.int32]  # (queries, depth) first passages, as rows of the pool
 
 
-def retrieve(
-    retriever: Retriever, task: Task, collection: Collection, table: RankTable, depth: int, cache: Path
-) -> tuple[RankTable, dict[str, dict[str, int]]]:
-    """Search every pool of a task.
+class Pools(NamedTuple):
+    """What searches which pools: those of some cells of a task, whose texts one collection holds."""
+
+    retriever: Retriever
+    task: Task
+    cells: Sequence[Cell]
+    collection: Collection
+
+
+def retrieve(job: Pools, table: RankTable, depth: int, cache: Path) -> tuple[RankTable, dict[str, dict[str, int]]]:
+    """Search every pool.
 
     Args:
-        retriever: what to search with.
-        task: its cells say which pools.
-        collection: its texts.
+        job: what searches which pools.
         table: from `ranks.judge`.
         depth: first passages of the joint pool to keep.
         cache: the folder of all stores; what is kept of each pool goes there.
@@ -60,23 +65,26 @@ def retrieve(
         ModelOutputError: scores that cannot be ranked.
         XbenchError: whatever the retriever raises.
     """
+    retriever, task, _, collection = job
     pools: dict[tuple[str, ...], list[Cell]] = {}
-    for cell in task.cells():
+    for cell in job.cells:
         pools.setdefault(cell.passage_languages, []).append(cell)
     above, alone = np.full_like(table.above, -1), np.full(len(table.above), -1, np.int32)
     top = np.full((len(table.query_ids), min(depth, len(table.doc_ids))), -1, np.int32)
     unmatched: dict[str, dict[str, int]] = {}
     folder = cache / "pools" / fingerprint({"schema": SCHEMA, "model": retriever.identity, "task": task.sha256})
-    total = sum(len(collection.queries[cell.query_language]) for cell in task.cells())
+    total = sum(len(collection.queries[cell.query_language]) for cell in job.cells)
     with track("searching", total, "queries") as advance:
         for languages, cells in pools.items():
-            part = _Part(table, languages, depth if languages == task.languages else 0)
+            joint = any(cell.setting == "multi" for cell in cells)
+            part = _Part(table, languages, depth if joint else 0)
             kept = _search(retriever, collection, part, cells, folder, advance)
             for cell, (low, high, entries), found in zip(cells, map(part.of, cells), kept, strict=True):
                 if len(languages) == 1:
                     alone[entries] = found.above[:, 0]
-                if len(languages) == len(table.languages):
-                    above[entries] = found.above
+                if joint:
+                    above[entries] = 0  # a language without passages has none above
+                    above[entries[:, None], part.columns] = found.above
                     top[low:high] = part.rows[found.top]
                 counted = part.relevant[low:high] > 0
                 unmatched[cell.name] = {
@@ -92,7 +100,7 @@ class _Part:
 
     def __init__(self, table: RankTable, languages: tuple[str, ...], depth: int):
         self.table, self.languages = table, languages
-        columns = [table.languages.index(language) for language in languages]
+        self.columns = columns = [table.languages.index(language) for language in languages]
         self.rows = np.flatnonzero(np.isin(table.doc_language, columns))  # of the pool, in the table's order
         self.place = np.full(len(table.doc_ids), -1)
         self.place[self.rows] = np.arange(len(self.rows))

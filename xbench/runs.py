@@ -17,8 +17,9 @@ from xbench.ranks import RankTable, judge
 from xbench.records import Cell, Collection
 from xbench.results import CellResult, Result
 from xbench.scoring import log_undefined, score
+from xbench.space import languages_of
 from xbench.storage import fingerprint, sha256
-from xbench.tasks import Task
+from xbench.task import Task
 from xbench.trec import check_file, read_run
 
 # Retrieved passages handed to ir-measures at once.
@@ -46,11 +47,11 @@ def score_file(
     depth = max([TOP, *(int(m.k) for m in measures if m.multi_only and m.k < np.inf)])
     identity: dict[str, object] = {"kind": "run", "sha256": sha256(path), "cells": [cell.name for cell in cells]}
     table, found = score_run(
-        path, cells, judge(collection, task.languages), measures, depth=depth, ignore_ranks=ignore_ranks
+        path, cells, judge(collection, languages_of(task, collection)), measures, depth=depth, ignore_ranks=ignore_ranks
     )
     key = fingerprint(identity)
     result = Result(
-        task={"name": task.name, "version": task.version, "sha256": task.sha256},
+        task=task.about,
         model={"name": f"run:{path.name}", "fingerprint": key, "slug": slug(path.name, key), "identity": identity},
         command=command,
         texts={},  # none is encoded

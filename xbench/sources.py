@@ -40,7 +40,7 @@ class Source(NamedTuple):
     name: str  # a file name such as `ar.json`, in the folder of the task
     url: str
     size: int  # in bytes
-    sha256: str  # in lower-case hexadecimal
+    sha256: str  # in lower-case hexadecimal; empty where neither is on record: such a file is never fetched
 
 
 class _PassingError(Exception):
@@ -105,14 +105,20 @@ def locate(source: Source, data: Path | None, *, offline: bool = False) -> Path:
 
     Raises:
         DataError: the file is missing and may not or cannot be fetched.
-        IntegrityError: it is not the file of its record.
+        IntegrityError: it is not the file of its record; one without a record is taken as it is.
         StorageError: it cannot be read or written.
         UsageError: its url is not one that is fetched.
     """
     path = (data if data is not None else default_cache() / "data") / source.task / source.name
     with storage(path, "read"):
         present = path.exists()
-    if data is not None or present:
+    if not source.sha256:
+        if not path.is_file():
+            raise DataError(
+                f"{path} is missing or not a file, and no SHA-256 of it is on record, so it is not fetched: get "
+                f"{source.url} and put it there, or give the folder that holds {source.task}/{source.name} as --data"
+            )
+    elif data is not None or present:
         verify(path, source)
     elif offline:
         raise DataError(

@@ -1,91 +1,14 @@
-"""Task definitions: `tasks/<name>.toml`, read into frozen records; their cells and the size of each."""
+"""Task definitions: `tasks/<name>.toml` read into `Task`s, and tasks found by name."""
 
-import fnmatch
 import functools
-import hashlib
-import json
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from xbench.errors import DataError, IntegrityError, UsageError, unknown
-from xbench.records import Cell
 from xbench.sources import Source
-
-SETTINGS = ("mono", "cross", "multi")
-
-
-class Golden(NamedTuple):
-    """The first, tenth and last row of one language, texts as the first 16 digits of their SHA-256."""
-
-    queries: list[tuple[int, str, str]]  # (row, query_id, text hash)
-    passages: list[tuple[int, str, str]]  # (row, doc_id, text hash)
-    qrels: list[tuple[str, str]]  # (query_id, doc_id) of the same language
-
-
-@dataclass(frozen=True)
-class Task:
-    """A data set with its settings and measures.
-
-    `sources`, `counts` and `golden` are by language. `counts` holds what the reader must find.
-    `shared[a][b]` is how many queries of language `a` have a relevant passage in language `b`.
-    `folder` holds the texts of a bundled task, else it is None. `context`: a passage is its sentence and its
-    whole paragraph; no definition says so, but `dataclasses.replace` or `xbench run --context`.
-    """
-
-    name: str
-    version: int
-    title: str
-    description: str
-    format: str
-    licence: str
-    citation: str
-    languages: tuple[str, ...]
-    settings: tuple[str, ...]
-    measures: tuple[str, ...]
-    primary: str
-    repository: str
-    revision: str
-    sources: dict[str, Source]
-    counts: dict[str, dict[str, int]]
-    shared: dict[str, dict[str, int]]
-    golden: dict[str, Golden]
-    folder: Path | None
-    context: bool = False
-
-    @property
-    def sha256(self) -> str:
-        """Over everything that decides the values: the bytes of the sources and how they are used."""
-        content = [self.name, self.version, self.format, self.languages, self.settings]
-        content += ["context"] if self.context else []
-        files = {language: source.sha256 for language, source in self.sources.items()}
-        return hashlib.sha256(json.dumps([*content, files], sort_keys=True).encode()).hexdigest()
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What a result says of its task."""
-        said = {"name": self.name, "version": self.version, "sha256": self.sha256}
-        return said | ({"context": True} if self.context else {})
-
-    def cells(self) -> list[Cell]:
-        """Every cell: mono, then cross by ordered pair of languages, then multi."""
-        found: list[Cell] = []
-        if "mono" in self.settings:
-            found += [Cell("mono", a, (a,)) for a in self.languages]
-        if "cross" in self.settings:
-            found += [Cell("cross", a, (b,)) for a in self.languages for b in self.languages if a != b]
-        if "multi" in self.settings:
-            found += [Cell("multi", a, self.languages) for a in self.languages]
-        return found
-
-    def size(self, cell: Cell) -> tuple[int, int]:
-        """How many queries with a relevant passage, and how many passages, a cell has."""
-        passages = sum(self.counts[b]["passages"] for b in cell.passage_languages)
-        if cell.setting == "cross":
-            return self.shared[cell.query_language][cell.passage_languages[0]], passages
-        return self.counts[cell.query_language]["queries"], passages
+from xbench.task import POOLS, SETTINGS, Golden, Task, vary, with_pins
 
 
 def data_folder(name: str) -> Path:
@@ -110,87 +33,19 @@ def load_task(name: str) -> Task:
     """
     if name not in task_names():
         raise unknown("task", name, task_names())
-    path = data_folder("tasks") / f"{name}.toml"
+    return read_definition(data_folder("tasks") / f"{name}.toml")
+
+
+def read_definition(path: Path) -> Task:
+    """The task of a definition file.
+
+    Raises:
+        DataError: it is not in the format, or contradicts itself.
+    """
     try:
         return _task(tomllib.loads(path.read_text(encoding="utf-8")), path)
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # TOMLDecodeError is a ValueError
         raise DataError(f"{path}: not a task definition: {type(error).__name__}: {error}") from error
-
-
-def _task(raw: dict[str, Any], path: Path) -> Task:
-    source, files = raw.pop("source"), raw.pop("files")
-    golden, shared = raw.pop("golden"), raw.pop("shared", {})
-    languages, settings, measures = (tuple(raw.pop(key)) for key in ("languages", "settings", "measures"))
-    if len(set(languages)) != len(languages):
-        raise ValueError(f"a language occurs twice in {languages}")
-    if raw["name"] != path.stem:
-        raise ValueError(f"name {raw['name']!r} in a file called {path.name}")
-    if set(files) != set(languages) or set(golden) != set(languages):
-        raise ValueError("[files] and [golden] must have exactly the languages of the task")
-    if not set(settings) <= set(SETTINGS):
-        raise ValueError(f"settings {settings}; known: {SETTINGS}")
-    counts = {a: {key: n for key, n in files[a].items() if isinstance(n, int) and key != "size"} for a in languages}
-    return Task(
-        **raw,
-        languages=languages,
-        settings=settings,
-        measures=measures,
-        repository=source["repository"],
-        revision=source["revision"],
-        sources={
-            a: Source(
-                raw["name"],
-                f"{a}.json",
-                source["url"].format(language=a, revision=source["revision"]),
-                files[a]["size"],
-                files[a]["sha256"],
-            )
-            for a in languages
-        },
-        counts=counts,
-        # Where nothing else is said, every language has an answer to every question.
-        shared={a: {b: shared.get(a, {}).get(b, counts[a]["queries"]) for b in languages} for a in languages},
-        golden={
-            a: Golden(
-                [(row, id_, digest) for row, id_, digest in golden[a]["queries"]],
-                [(row, id_, digest) for row, id_, digest in golden[a]["passages"]],
-                [(query_id, doc_id) for query_id, doc_id in golden[a]["qrels"]],
-            )
-            for a in languages
-        },
-        folder=path.parent / raw["name"] if source["url"].startswith("bundled:") else None,
-    )
-
-
-def same_task(about: Mapping[str, Any], where: Path) -> Task:
-    """The task that a result is of.
-
-    Raises:
-        UsageError: there is no such task.
-        IntegrityError: it is not what it was when the result was made.
-    """
-    task = replace(load_task(str(about["name"])), context=about.get("context") is True)
-    if (about["version"], about["sha256"]) != (task.version, task.sha256):
-        raise IntegrityError(
-            f"{where}: made on {task.name} version {about['version']} ({str(about['sha256'])[:12]}), "
-            f"this is version {task.version} ({task.sha256[:12]}); evaluate again"
-        )
-    return task
-
-
-def select_cells(task: Task, patterns: Sequence[str]) -> list[Cell]:
-    """The cells whose names match one of the patterns, as in a shell; all without patterns.
-
-    Raises:
-        UsageError: a pattern that no cell matches.
-    """
-    cells = task.cells()
-    for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(cell.name, pattern) for cell in cells):
-            raise UsageError(f"no cell of {task.name} is called {pattern!r}; see `xbench tasks {task.name}`")
-    if not patterns:
-        return cells
-    return [cell for cell in cells if any(fnmatch.fnmatchcase(cell.name, pattern) for pattern in patterns)]
 
 
 def select(names: list[str]) -> list[Task]:
@@ -202,3 +57,107 @@ def select(names: list[str]) -> list[Task]:
     if not names:
         raise UsageError(f"no task given; choose from: {', '.join(task_names())}")
     return [load_task(name) for name in dict.fromkeys(names)]
+
+
+def same_task(about: Mapping[str, Any], where: Path) -> Task:
+    """The task that a result is of.
+
+    Raises:
+        UsageError: there is no such task.
+        IntegrityError: it is not what it was when the result was made.
+    """
+    task = load_task(str(about["name"]))
+    chosen = {key: tuple(about.get(key, ())) for key in ("languages", "settings")}
+    try:
+        task = vary(task, context=about.get("context") is True, **chosen)
+        task = with_pins(task, {key: (size, digest) for key, (size, digest) in about.get("pinned", {}).items()})
+        same = (about["version"], about["sha256"]) == (task.version, task.sha256)
+    except (TypeError, ValueError, LookupError, UsageError):
+        same = False
+    if not same:
+        raise IntegrityError(
+            f"{where}: made on {task.name} version {about['version']} ({str(about['sha256'])[:12]}), "
+            f"this is version {task.version} ({task.sha256[:12]}); evaluate again"
+        )
+    return task
+
+
+def _task(raw: dict[str, Any], path: Path) -> Task:
+    name, source, files = raw["name"], raw.pop("source"), raw.pop("files")
+    if name != path.stem:
+        raise ValueError(f"name {name!r} in a file called {path.name}")
+    languages, settings, measures = (tuple(raw.pop(key)) for key in ("languages", "settings", "measures"))
+    if len(set(languages)) != len(languages):
+        raise ValueError(f"a language occurs twice in {languages}")
+    if not {*settings, *raw.get("optional", ())} <= set(SETTINGS):
+        raise ValueError(f"settings {settings}; known: {SETTINGS}")
+    if raw.get("pools", "language") not in POOLS:
+        raise ValueError(f"pools {raw['pools']!r}; known: {POOLS}")
+    counts, shared, golden = raw.pop("counts"), raw.pop("shared", {}), raw.pop("golden", {})
+    asked, searched = (tuple(raw.pop(f"{role}_languages", languages)) for role in ("query", "passage"))
+    cross = raw.pop("cross", None)
+    task = Task(
+        optional=tuple(raw.pop("optional", ())),
+        groups={name: {group: tuple(some) for group, some in by.items()} for name, by in raw.pop("groups", {}).items()},
+        **raw,
+        languages=languages,
+        settings=settings,
+        measures=measures,
+        repository=source["repository"],
+        revision=source["revision"],
+        sources={key: _source(name, source, key, file) for key, file in files.items()},
+        file_languages={
+            key: tuple(file.get("languages", [key] if key in languages else languages)) for key, file in files.items()
+        },
+        counts={key: {what: int(n) for what, n in some.items()} for key, some in counts.items()},
+        shared={},
+        golden={key: _golden(rows) for key, rows in golden.items()},
+        folder=path.parent / name if source["url"].startswith("bundled:") else None,
+        query_languages=asked,
+        passage_languages=searched,
+        cross=None if cross is None else tuple((a, b) for a, b in cross),
+    )
+    _check(task)
+    if "cross" in settings and task.pools == "language":
+        # Where nothing else is said, every language has an answer to every question.
+        full = {a: {b: shared.get(a, {}).get(b, task.counts[a]["queries"]) for b in searched} for a in asked}
+        task.shared.update(full)
+    return task
+
+
+def _source(task: str, source: Mapping[str, Any], key: str, file: Mapping[str, Any]) -> Source:
+    if unknown_keys := set(file) - {"size", "sha256", "name", "languages", "url"}:
+        raise ValueError(f"[files] {key}: unknown {sorted(unknown_keys)}")
+    if ("size" in file) != ("sha256" in file):
+        raise ValueError(f"[files] {key}: size and sha256 go together")
+    name = file.get("name", source.get("name", "{key}")).format(key=key)
+    url = file.get("url", source["url"]).format(key=key, name=name, revision=source["revision"])
+    return Source(source.get("folder", task), name, url, file.get("size", 0), file.get("sha256", ""))
+
+
+def _golden(rows: Mapping[str, Any]) -> Golden:
+    return Golden(
+        [(row, id_, digest) for row, id_, digest in rows.get("queries", [])],
+        [(row, id_, digest) for row, id_, digest in rows.get("passages", [])],
+        [(query_id, doc_id) for query_id, doc_id in rows.get("qrels", [])],
+    )
+
+
+def _check(task: Task) -> None:
+    """Refuse a definition that contradicts itself."""
+    known = set(task.languages)
+    named = {*task.query_languages, *task.passage_languages, *(a for pair in task.cross or () for a in pair)}
+    named |= {a for some in task.file_languages.values() for a in some}
+    if named != known:
+        raise ValueError(f"languages {sorted(named ^ known)} are not both in `languages` and used")
+    keys = {cell.name for cell in task.cells()} if task.pools == "cell" else known
+    if set(task.counts) != keys:
+        raise ValueError(
+            f"[counts] must have exactly the {task.pools}s of the task: {sorted(set(task.counts) ^ keys)[:5]}"
+        )
+    if not set(task.golden) <= keys:
+        raise ValueError(f"[golden] names {sorted(set(task.golden) - keys)[:5]}, which the task has not")
+    if strangers := {a for by in task.groups.values() for some in by.values() for a in some} - known:
+        raise ValueError(f"[groups] names {sorted(strangers)}, which are no languages of the task")
+    if task.primary not in task.measures:
+        raise ValueError(f"primary {task.primary!r} is not among the measures")

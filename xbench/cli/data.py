@@ -19,23 +19,26 @@ def command() -> None:
 def fetch(tasks: tuple[str, ...]) -> None:
     """Fetch the sources of TASKS into the cache, unless they are there; size and SHA-256 are checked."""
     for task in select(list(tasks)):
-        for language in task.languages:
-            click.echo(readers.source_path(task, language, None))
+        for key in task.sources:
+            click.echo(readers.source_path(task, key, None))
 
 
 @command.command()
 @click.argument("tasks", nargs=-1, required=True)
 @data_option
 def verify(tasks: tuple[str, ...], data: Path | None) -> None:
-    """Check everything: size, SHA-256, format, counts, golden rows of TASKS; never fetches."""
+    """Check everything: size, SHA-256, format, counts, golden rows of TASKS; never fetches.
+
+    What is counted beside queries and passages, the task's file explains.
+    """
     for task in select(list(tasks)):
-        collection = readers.check(task, data, offline=True)
-        queries, passages = (sum(map(len, part.values())) for part in (collection.queries, collection.passages))
-        left = {key: sum(counts[key] for counts in task.counts.values()) for key in ("crossing", "differing")}
+        readers.check(task, data, offline=True)
+        queries, passages = task.totals()
+        other = sorted({what for counts in task.counts.values() for what in counts} - {"queries", "passages"})
+        counts = [f"{sum(counts.get(what, 0) for counts in task.counts.values())} {what}" for what in other]
         click.echo(
-            f"{task.name}: ok: {len(task.languages)} files, {queries} queries, {passages} passages, "
-            f"{len(task.cells())} cells; {left['crossing']} answers cross the end of their sentence and "
-            f"{left['differing']} sentences differ from their context (all kept)"
+            f"{task.name}: ok: {len(task.sources)} files, {queries} queries, {passages} passages, "
+            f"{len(task.cells())} cells" + (f"; counted: {', '.join(counts)}" if counts else "")
         )
 
 
@@ -45,5 +48,5 @@ def verify(tasks: tuple[str, ...], data: Path | None) -> None:
 def where(tasks: tuple[str, ...], data: Path | None) -> None:
     """Print where the verified sources of TASKS lie; never fetches."""
     for task in select(list(tasks)):
-        for language in task.languages:
-            click.echo(readers.source_path(task, language, data, offline=True))
+        for key in task.sources:
+            click.echo(readers.source_path(task, key, data, offline=True))

@@ -39,20 +39,32 @@ def command(
     """
     from xbench.export import export_qrels, export_runs
     from xbench.progress import log
-    from xbench.readers import read
+    from xbench.readers import parts
     from xbench.results import read_result
     from xbench.sources import default_cache
     from xbench.storage import writable
-    from xbench.tasks import same_task, select_cells
+    from xbench.task import select_cells
+    from xbench.tasks import same_task
 
     stored = read_result(result)
     task = same_task(stored.task, result)
     cells = select_cells(task, patterns)
     folder = output or result.parent
     writable(folder)
-    collection, suffix = read(task, data), ".gz" if gz else ""
-    export_qrels(task, collection, cells, folder, suffix)
-    if not qrels_only:
-        cache = default_cache()
-        export_runs(stored, task, collection, cells, folder, cache=cache, depth=depth, scores=scores, suffix=suffix)
+    suffix = ".gz" if gz else ""
+    for part in parts(task, data):
+        some = [cell for cell in cells if cell in part.cells]
+        export_qrels(task, part.collection, some, folder, suffix)
+        if not qrels_only and some:
+            export_runs(
+                stored,
+                task,
+                part.collection,
+                some,
+                folder,
+                cache=default_cache(),
+                depth=depth,
+                scores=scores,
+                suffix=suffix,
+            )
     log.info("%s: %d cells in %s", task.name, len(cells), folder)

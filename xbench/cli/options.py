@@ -14,7 +14,7 @@ from xbench.sources import default_cache
 if TYPE_CHECKING:
     from xbench.results import Result
     from xbench.tables import Table
-    from xbench.tasks import Task
+    from xbench.task import Task
 
 Command = Callable[..., Any]
 
@@ -78,6 +78,33 @@ def cell_option(function: Command) -> Command:
     )(function)
 
 
+def vary_options(function: Command) -> Command:
+    """`--languages`, `--setting`."""
+    for option in (
+        click.option("--languages", metavar="A,B,...", help="Only these languages of the tasks. [all]"),
+        click.option(
+            "--setting",
+            "settings",
+            multiple=True,
+            metavar="SETTING",
+            help="mono, cross or multi, may be repeated; also those that a task has only if asked for. [the task's]",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def varied(
+    names: list[str], languages: str | None, settings: tuple[str, ...], *, context: bool = False
+) -> "list[Task]":
+    """The tasks of the given names, as `tasks.select` and `task.vary`."""
+    from xbench.task import vary
+    from xbench.tasks import select
+
+    chosen = [language.strip() for language in (languages or "").split(",") if language.strip()]
+    return [vary(task, languages=chosen, settings=settings, context=context) for task in select(names)]
+
+
 def result_options(function: Command) -> Command:
     """Where results go and how they are shown."""
     for option in (
@@ -137,23 +164,23 @@ def evaluate_and_show(
     measures: tuple[str, ...] = (),
     batch_tokens: int | None = None,
     context: bool = False,
+    languages: str | None = None,
+    settings: tuple[str, ...] = (),
     offline: bool = False,
     **options: Any,
 ) -> None:
     """Evaluate, write each result as soon as it is there, print its tables."""
-    from dataclasses import replace
-
     from xbench.catalogue import parse_all
     from xbench.errors import UsageError
     from xbench.evaluate import Plan, evaluate
     from xbench.export import export_qrels, export_runs
     from xbench.models import Encoder, Options, load
     from xbench.models.fuse import Fusion
-    from xbench.readers import read, source_path
+    from xbench.readers import parts as parts_of
+    from xbench.readers import source_path
     from xbench.storage import writable
-    from xbench.tasks import select
 
-    chosen = [replace(task, context=context) for task in select(list(tasks))]
+    chosen = varied(list(tasks), languages, settings, context=context)
     parse_all(measures)
     loaded = load(model, Options(**options))
     parts = loaded.parts if isinstance(loaded, Fusion) else (loaded,)
@@ -161,19 +188,21 @@ def evaluate_and_show(
         raise UsageError(f"model {model!r} takes no --batch-tokens: nothing is encoded")
     writable(output)  # before hours of encoding, not after
     for task in chosen:
-        for language in task.languages:
-            source_path(task, language, data, offline=offline)
+        for key in task.sources:
+            source_path(task, key, data, offline=offline)
     if any(re.search("@[0-9a-f]{40}$", part.name) for part in parts):  # commits, for the branch or tag asked for
         options["revision"] = None
     for task in chosen:
-        given = {"measures": list(measures), "batch-tokens": batch_tokens, "context": context or None, **options}
+        given: dict[str, Any] = {"measures": measures, "batch-tokens": batch_tokens, "context": context or None}
+        given |= {"languages": languages, "setting": settings, **options}
         plan = Plan(default_cache(), data, offline, threads, command_line("run", loaded.name, task.name, given))
         result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens)
         show_result(result, task, output, format_)
         if run_depth:
-            collection, cells, folder = read(task, data, offline=offline), task.cells(), output / result.model["slug"]
-            export_qrels(task, collection, cells, folder)
-            export_runs(result, task, collection, cells, folder, cache=default_cache(), depth=run_depth)
+            folder = output / result.model["slug"]
+            for part in parts_of(task, data, offline=offline):
+                export_qrels(task, part.collection, part.cells, folder)
+                export_runs(result, task, part.collection, part.cells, folder, cache=default_cache(), depth=run_depth)
 
 
 def show_result(result: "Result", task: "Task", output: Path, format_: str | None) -> None:
@@ -211,8 +240,8 @@ def command_line(command: str, subject: str, task: str, given: dict[str, Any]) -
         option = f"--{name.replace('_', '-')}"
         if name == "measures":
             words += [word for measure in value for word in ("-m", measure)]
-        elif name == "cell":
-            words += [word for pattern in value for word in ("--cell", pattern)]
+        elif name in ("cell", "setting"):
+            words += [word for each in value for word in (option, each)]
         elif name == "allow_code":
             words += [option] if value else []
         elif isinstance(value, bool):

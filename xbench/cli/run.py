@@ -4,13 +4,21 @@ from typing import Any
 
 import click
 
-from xbench.cli.options import data_option, evaluate_and_show, measures_option, model_options, result_options
+from xbench.cli.options import (
+    data_option,
+    evaluate_and_show,
+    measures_option,
+    model_options,
+    result_options,
+    vary_options,
+)
 
 
 @click.command("run")
 @click.argument("model")
 @click.option("-t", "--task", "tasks", multiple=True, required=True, metavar="TASK", help="May be repeated.")
 @click.option("--context", is_flag=True, help="A passage is its sentence and its paragraph, as in XTREME-R.")
+@vary_options
 @measures_option
 @data_option
 @model_options

@@ -1,6 +1,7 @@
 """`xbench score`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +13,8 @@ from xbench.cli.options import (
     measures_option,
     output_option,
     show_result,
+    varied,
+    vary_options,
 )
 
 
@@ -19,6 +22,7 @@ from xbench.cli.options import (
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-t", "--task", "name", required=True, metavar="TASK")
 @cell_option
+@vary_options
 @measures_option
 @click.option("--ignore-ranks", is_flag=True, help="Do not refuse a rank column that contradicts the scores.")
 @data_option
@@ -28,6 +32,8 @@ def command(
     run: Path,
     name: str,
     patterns: tuple[str, ...],
+    languages: str | None,
+    settings: tuple[str, ...],
     measures: tuple[str, ...],
     ignore_ranks: bool,
     data: Path | None,
@@ -42,20 +48,26 @@ def command(
     rule (passage id, descending), not by the order of the lines. Measures that only ir-measures has can be used too.
     """
     from xbench.catalogue import parse_all
-    from xbench.readers import read
+    from xbench.errors import UsageError
+    from xbench.readers import parts, pin
     from xbench.runs import score_file
     from xbench.storage import writable
-    from xbench.tasks import select, select_cells
+    from xbench.task import select_cells
 
-    (task,) = select([name])
+    (task,) = varied([name], languages, settings)
     cells = select_cells(task, patterns)
     wanted = parse_all(measures or task.measures)
     writable(output)
-    given = {"cell": patterns, "measures": measures, "ignore-ranks": ignore_ranks or None}
+    given: dict[str, Any] = {"cell": patterns, "languages": languages, "setting": settings, "measures": measures}
+    given |= {"ignore-ranks": ignore_ranks or None}
+    task = pin(task, data)
+    having = [part for part in parts(task, data) if set(part.cells) & set(cells)]
+    if len(having) > 1:
+        raise UsageError(f"every cell of {task.name} has a pool of its own; score a run of one with --cell")
     result = score_file(
         run,
         task,
-        read(task, data),
+        having[0].collection,
         cells,
         wanted,
         ignore_ranks=ignore_ranks,

@@ -27,9 +27,7 @@ def _tasks() -> Table:
     rows: list[list[Value]] = []
     for name in task_names():
         task = load_task(name)
-        queries = sum(counts["queries"] for counts in task.counts.values())
-        passages = sum(counts["passages"] for counts in task.counts.values())
-        rows.append([name, task.title, len(task.languages), len(task.cells()), queries, passages, task.licence])
+        rows.append([name, task.title, len(task.languages), len(task.cells()), *task.totals(), task.licence])
     return Table("tasks", ["task", "title", "languages", "cells", "queries", "passages", "licence"], rows)
 
 

@@ -1,25 +1,29 @@
-"""Readers, one file per source format; every one gives a Collection, checked against the task's counts."""
+"""Readers, one file per source format; what they give is checked against the task's counts."""
 
 import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from xbench.errors import DataError, IntegrityError
-from xbench.readers.squad import SquadFile, read_squad
-from xbench.records import Collection
+from xbench.errors import DataError, IntegrityError, UsageError
+from xbench.readers.part import Part, Reader
+from xbench.readers.sentences import read_sentences
+from xbench.records import Collection, Passage, Query
 from xbench.sources import locate, verify
-from xbench.tasks import Task
+from xbench.storage import sha256
+from xbench.task import Task, with_pins
+
+READERS: dict[str, Reader] = {"squad-sentences": read_sentences}
 
 
-def source_path(task: Task, language: str, data: Path | None, *, offline: bool = False) -> Path:
-    """Where the verified source of a language lies; fetched into the cache if it must be.
+def source_path(task: Task, key: str, data: Path | None, *, offline: bool = False) -> Path:
+    """Where the verified source of a key lies; fetched into the cache if it must be.
 
     Raises:
         DataError, IntegrityError, StorageError: as `sources.locate`.
     """
-    source = task.sources[language]
+    source = task.sources[key]
     if task.folder is None:
         return locate(source, data, offline=offline)
     path = task.folder / source.name
@@ -27,7 +31,25 @@ def source_path(task: Task, language: str, data: Path | None, *, offline: bool =
     return path
 
 
+def pin(task: Task, data: Path | None = None, *, offline: bool = False) -> Task:
+    """The task with the size and the SHA-256, as found, of every source whose definition has none."""
+    bare = {key: source_path(task, key, data, offline=offline) for key, s in task.sources.items() if not s.sha256}
+    return with_pins(task, {key: (path.stat().st_size, sha256(path)) for key, path in bare.items()}) if bare else task
+
+
 def read(task: Task, data: Path | None = None, *, offline: bool = False) -> Collection:
+    """The texts of a task whose cells share one collection; as `parts`.
+
+    Raises:
+        UsageError: every cell has its own pool.
+    """
+    found = list(parts(task, data, offline=offline))
+    if len(found) != 1:
+        raise UsageError(f"task {task.name}: every cell has a pool of its own; choose one cell (--cell)")
+    return found[0].collection
+
+
+def parts(task: Task, data: Path | None = None, *, offline: bool = False) -> Iterator[Part]:
     """The texts of a task and what is relevant to what.
 
     Args:
@@ -39,94 +61,77 @@ def read(task: Task, data: Path | None = None, *, offline: bool = False) -> Coll
         DataError: a source is missing or not in its format, or its counts are not the expected ones.
         IntegrityError: a source is not the published file.
     """
-    return _link(task, _read_files(task, data, offline))
+    if task.format not in READERS:
+        raise DataError(f"task {task.name}: no reader for format {task.format!r}; known: {', '.join(sorted(READERS))}")
+    paths = {key: source_path(task, key, data, offline=offline) for key in task.sources}
+    seen: set[str] = set()
+    for part in READERS[task.format](task, paths):
+        for key, found in part.counts.items():
+            large = ("passages",) if part.collection.large else ()  # counted when they are read
+            expected = {what: n for what, n in task.counts[key].items() if what not in large}
+            if found != expected:
+                where = paths.get(key, f"{task.name}/{key}")
+                raise DataError(f"{where}: found {found}, expected {expected}; is the task definition of this version?")
+        seen |= set(part.counts)
+        yield part if task.parallel else part._replace(collection=_apart(part.collection))
+    if seen != set(task.counts):
+        raise DataError(f"task {task.name}: nothing was read of {sorted(set(task.counts) - seen)[:5]}")
 
 
-def check(task: Task, data: Path | None = None, *, offline: bool = False) -> Collection:
-    """`read`, and the golden rows too, which are of sentences: for `xbench data verify`.
+def _apart(collection: Collection) -> Collection:
+    """With each query in its own cluster, or that of its question, so that no two languages share one."""
+    names = [query.query_id for rows in collection.queries.values() for query in rows]
+    return collection._replace(clusters={name: collection.clusters.get(name, name) for name in names})
+
+
+def check(task: Task, data: Path | None = None, *, offline: bool = False) -> list[Part]:
+    """`parts`, and the golden rows too, which are of texts without context: for `xbench data verify`.
 
     Raises:
-        IntegrityError: a golden row differs; besides those of `read`.
+        IntegrityError: a golden row differs; besides those of `parts`.
     """
     task = replace(task, context=False)
-    files = _read_files(task, data, offline)
-    collection = _link(task, files)
-    for language in task.languages:
-        golden, file = task.golden[language], files[language]
-        for kind, expected, rows in (
-            ("query", golden.queries, file.queries),
-            ("passage", golden.passages, file.passages),
-        ):
-            for row, id_, digest in expected:
-                found = [(r[0], hashlib.sha256(r[1].encode()).hexdigest()[:16]) for r in rows[row : row + 1]]
-                if found != [(id_, digest)]:
-                    raise IntegrityError(
-                        f"{task.name}/{language}: {kind} row {row} is {found[0] if found else 'missing'}, "
-                        f"expected {(id_, digest)}"
-                    )
-        for query_id, doc_id in golden.qrels:
-            if collection.qrels.get(query_id, {}).get(doc_id) != 1:
-                raise IntegrityError(f"{task.name}/{language}: {doc_id} is not relevant to {query_id}, as expected")
-        shared = {
-            b: sum(any(d.startswith(f"{b}:") for d in collection.qrels[q.query_id]) for q in file.queries)
-            for b in task.languages
-        }
-        if shared != task.shared[language]:
+    found = list(parts(task, data, offline=offline))
+    for part in found:
+        for key in part.counts:
+            _check_golden(task, key, part)
+    if task.shared:
+        _check_shared(task, found[0].collection)
+    return found
+
+
+def _check_golden(task: Task, key: str, part: Part) -> None:
+    collection = part.collection
+    if key not in task.golden:
+        return
+    cell = next((cell for cell in part.cells if cell.name == key), None)
+    asked, searched = (key, key) if cell is None else (cell.query_language, cell.passage_languages[0])
+    golden = task.golden[key]
+    passages: Sequence[Passage] = collection.passages.get(searched, [])
+    if searched in collection.large:
+        last = max((row for row, _, _ in golden.passages), default=-1)
+        passages = list(itertools.islice(collection.large[searched], last + 1))
+    kinds: Mapping[str, tuple[list[tuple[int, str, str]], Sequence[Query | Passage]]] = {
+        "query": (golden.queries, collection.queries.get(asked, [])),
+        "passage": (golden.passages, passages),
+    }
+    for kind, (expected, rows) in kinds.items():
+        for row, id_, digest in expected:
+            there = [(r[0], hashlib.sha256(r[1].encode()).hexdigest()[:16]) for r in rows[row : row + 1]]
+            if there != [(id_, digest)]:
+                shown = there[0] if there else "missing"
+                raise IntegrityError(f"{task.name}/{key}: {kind} row {row} is {shown}, expected {(id_, digest)}")
+    for query_id, doc_id in golden.qrels:
+        if collection.qrels.get(query_id, {}).get(doc_id, 0) < 1:
+            raise IntegrityError(f"{task.name}/{key}: {doc_id} is not relevant to {query_id}, as expected")
+
+
+def _check_shared(task: Task, collection: Collection) -> None:
+    languages = {doc_id: b for b in task.passage_languages for doc_id in collection.ids("passages", b)}
+    for language, expected in task.shared.items():
+        relevant = [{languages[d] for d in collection.qrels[q]} for q in collection.ids("queries", language)]
+        shared = {b: sum(b in some for some in relevant) for b in task.passage_languages}
+        if shared != expected:
             raise DataError(
-                f"{task.name}/{language}: queries with an answer in each language: found {shared}, "
-                f"expected {task.shared[language]}"
+                f"{task.name}/{language}: queries with an answer in each language: found {shared}, expected {expected}"
             )
-    return collection
-
-
-def _read_files(task: Task, data: Path | None, offline: bool) -> dict[str, SquadFile]:
-    if task.format != "squad-sentences":
-        raise DataError(f"task {task.name}: no reader for format {task.format!r}; known: squad-sentences")
-    files = {}
-    for language in task.languages:
-        path = source_path(task, language, data, offline=offline)
-        file = files[language] = read_squad(path, language, context=task.context)
-        found = {"queries": len(file.queries), "passages": len(file.passages), **file.counts}
-        if found != task.counts[language]:
-            raise DataError(
-                f"{path}: found {found}, expected {task.counts[language]}; is the task definition of this version?"
-            )
-    return files
-
-
-def _link(task: Task, files: dict[str, SquadFile]) -> Collection:
-    """The same question id in two languages is the same question: its answers are relevant in both."""
-    qrels: dict[str, dict[str, int]] = {}
-    for language in task.languages:
-        for question_id in files[language].answers:
-            qrels[f"{language}:{question_id}"] = {
-                files[other].answers[question_id]: 1 for other in task.languages if question_id in files[other].answers
-            }
-    return Collection(
-        {language: files[language].queries for language in task.languages},
-        {language: files[language].passages for language in task.languages},
-        qrels,
-        _paragraphs(qrels),
-    )
-
-
-def _paragraphs(qrels: dict[str, dict[str, int]]) -> dict[str, str]:
-    """Question -> the first of the paragraphs that it shares, in any language, with other questions.
-
-    Questions that share a paragraph in one language and those that share one in another are one
-    cluster, since the translations of a question are.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    pairs = [(q.partition(":")[2], d.rpartition(".")[0]) for q, grades in qrels.items() for d in grades]
-    questions, paragraphs = (list(dict.fromkeys(names)) for names in zip(*pairs, strict=True))
-    place = {name: i for i, name in enumerate(questions)}
-    node = {name: len(questions) + i for i, name in enumerate(paragraphs)}
-    ends = np.array([(place[q], node[p]) for q, p in pairs]).T
-    size = len(questions) + len(paragraphs)
-    _, component = connected_components(coo_array((np.ones(len(pairs)), tuple(ends)), (size, size)), directed=False)
-    first: dict[int, str] = {}
-    for name in paragraphs:
-        first.setdefault(int(component[node[name]]), name)
-    return {name: first[int(component[place[name]])] for name in questions}

@@ -8,9 +8,9 @@ from its first answer (google-research/xtreme, utils_lareqa.py). With `<=` on th
 
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
-from xbench.errors import DataError
+from xbench.readers.node import Node
 from xbench.records import Passage, Query
 from xbench.strictjson import read_json
 
@@ -46,7 +46,7 @@ def read_squad(path: Path, language: str, *, context: bool = False) -> SquadFile
             `data[3].paragraphs[0].qas[2]`.
         StorageError: the file cannot be read.
     """
-    root = _Node(read_json(path), f"{path}: ")
+    root = Node(read_json(path), f"{path}: ")
     queries: list[Query] = []
     passages: list[Passage] = []
     answers: dict[str, str] = {}
@@ -80,7 +80,7 @@ def read_squad(path: Path, language: str, *, context: bool = False) -> SquadFile
     return SquadFile(queries, passages, answers, dict(counts))
 
 
-def _breaks(paragraph: "_Node", length: int) -> list[tuple[int, int]]:
+def _breaks(paragraph: Node, length: int) -> list[tuple[int, int]]:
     """The (start, end) character offsets of the sentences, in order and without overlap."""
     breaks: list[tuple[int, int]] = []
     for pair in paragraph.list("sentence_breaks"):
@@ -93,7 +93,7 @@ def _breaks(paragraph: "_Node", length: int) -> list[tuple[int, int]]:
     return breaks
 
 
-def _answer(question: "_Node", context: str) -> tuple[int, int]:
+def _answer(question: Node, context: str) -> tuple[int, int]:
     """The (start, end) offsets of the first answer, checked against the context."""
     answers = question.list("answers")
     if not answers:
@@ -105,37 +105,3 @@ def _answer(question: "_Node", context: str) -> tuple[int, int]:
     if start.value < 0 or found != text:
         start.fail(f"the context has {found!r} at {start.value}, the answer is {text!r}")
     return start.value, start.value + len(text)
-
-
-class _Node:
-    """A JSON value that knows its place, for errors that say where."""
-
-    def __init__(self, value: object, where: str):
-        self.value = value
-        self.where = where
-
-    def fail(self, what: str) -> NoReturn:
-        raise DataError(f"{self.where}: {what}" if not self.where.endswith(": ") else f"{self.where}{what}")
-
-    def get(self, key: str) -> "_Node":
-        if not isinstance(self.value, dict):
-            self.fail(f"expected an object with {key!r}, found {type(self.value).__name__}")
-        if key not in self.value:
-            self.fail(f"field {key!r} is missing; fields: {', '.join(map(repr, sorted(self.value))) or 'none'}")
-        return _Node(self.value[key], f"{self.where}{'' if self.where.endswith(': ') else '.'}{key}")
-
-    def list(self, key: str) -> "list[_Node]":
-        node = self.get(key)
-        if not isinstance(node.value, list):
-            node.fail(f"expected a list, found {type(node.value).__name__}")
-        return [_Node(item, f"{node.where}[{i}]") for i, item in enumerate(node.value)]
-
-    def text(self, key: str) -> str:
-        return self.get(key).is_text()
-
-    def is_text(self) -> str:
-        if not isinstance(self.value, str):
-            self.fail(f"expected text, found {type(self.value).__name__}")
-        if not self.value.strip():
-            self.fail("the text is empty")
-        return self.value
