@@ -21,6 +21,7 @@ from xbench.index import Index, search
 from xbench.models import Given, Options, Role, load
 from xbench.ranking import Pool
 from xbench.readers import read
+from xbench.readers.part import Part
 from xbench.records import Collection, Passage, Query
 from xbench.results import Result
 from xbench.tasks import load_task
@@ -341,8 +342,11 @@ HAND = by_hand(
 
 def run_on(collection: Collection, model: str | Given, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
     """Evaluate on a collection that no file holds, under the name and settings of mini."""
-    task = dataclasses.replace(load_task("mini"), languages=tuple(collection.passages))
-    monkeypatch.setattr("xbench.evaluate.read", lambda *_, **__: collection)
+    languages = tuple(collection.passages)
+    task = dataclasses.replace(
+        load_task("mini"), languages=languages, query_languages=languages, passage_languages=languages
+    )
+    monkeypatch.setattr("xbench.evaluate.parts", lambda task, *_, **__: [Part(task.cells(), collection, {})])
     return evaluate(load(f"canary:{model}") if isinstance(model, str) else model, task, MEASURES, plan=Plan(cache))
 
 
