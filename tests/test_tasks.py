@@ -17,7 +17,7 @@ from xbench import readers, tasks
 from xbench.catalogue import parse_all
 from xbench.errors import DataError, IntegrityError, UsageError
 from xbench.records import Cell
-from xbench.tasks import load_task, select, task_names
+from xbench.tasks import load_task, same_task, select, task_names
 
 ROOT = Path(__file__).parent.parent
 ELEVEN = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")
@@ -51,21 +51,37 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     load_task.cache_clear()
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", task_names())
 def test_a_definition(name: str) -> None:
     task = load_task(name)
-    assert (task.name, task.version, task.languages, task.licence) == (name, 1, *TASKS[name][:2])
-    assert name in task.title.lower() and len(task.description) > 100
-    assert task.citation.count("{") == task.citation.count("}") >= 5
+    assert (
+        task.name == name and task.title.lower().startswith(name.partition("-")[0][:5]) and len(task.description) > 100
+    )
     assert re.search(r"^@(inproceedings|misc|article)\{[\w-]+,$", task.citation, re.M)
+    assert task.citation.count("{") == task.citation.count("}") >= 5
     assert task.primary in task.measures and len(parse_all(task.measures)) == len(task.measures)
-    assert (task.folder is not None) == (name == "mini")
+    assert (task.folder is not None) == (name == "mini") and task.licence
+    assert name == "mini" or task.repository.startswith("https://")
+    for key, source in task.sources.items():
+        assert set(task.file_languages[key]) <= set(task.languages)
+        if name == "mini":
+            assert source.url == f"bundled:mini/{key}.json"
+        elif source.sha256:  # fetched, so from a revision that cannot move
+            assert re.fullmatch(r"[0-9a-f]{64}", source.sha256) and source.size > 0
+            assert re.fullmatch(r"[0-9a-f]{40}", task.revision)
+            assert re.fullmatch(rf"https://[^{{}}]+/{task.revision}/.+", source.url), source.url
+        else:
+            assert re.fullmatch(r"https://[^{} ]+", source.url), source.url
+    # What a result says of a task is enough to find it again.
+    assert same_task(json.loads(json.dumps(task.about)), Path("x")) == task
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_tasks_of_lareqa(name: str) -> None:
+    task = load_task(name)
+    assert (task.version, task.languages, task.licence) == (1, *TASKS[name][:2])
     for language, source in task.sources.items():
         assert (source.task, source.name) == (name, f"{language}.json") and source.size > 20_000
-        assert re.fullmatch(r"[0-9a-f]{64}", source.sha256)
-        start = "bundled:" if name == "mini" else rf"https://[^{{}}]+/{task.revision}/"
-        assert re.fullmatch(rf"{start}{name}/{language}\.json", source.url)
-    assert name == "mini" or (re.fullmatch(r"[0-9a-f]{40}", task.revision) and task.repository.startswith("https://"))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -87,14 +103,14 @@ def test_cells_and_sizes(name: str) -> None:
 
 
 def test_names() -> None:
-    assert task_names() == list(TASKS)
+    assert set(task_names()) > set(TASKS)
     assert [task.name for task in select(["xquad-r", "mini", "xquad-r"])] == ["xquad-r", "mini"]
     for name, nearest in {"xquadr": "xquad-r", "MLQA": "mlqa-r", "minni": "mini", "../mini": "mini"}.items():
-        with pytest.raises(UsageError, match=rf"unknown task '{name}'; did you mean [^?]*'{nearest}'.*\? known: mini"):
+        with pytest.raises(UsageError, match=rf"unknown task '{name}'; did you mean [^?]*'{nearest}'.*\? known: "):
             select(["mini", name])
-    with pytest.raises(UsageError, match=r"unknown task 'qqqq'; known: mini, mlqa-r, xquad-r"):
+    with pytest.raises(UsageError, match=r"unknown task 'qqqq'; known: .*mini, .*mlqa-r, .*xquad-r"):
         load_task("qqqq")
-    with pytest.raises(UsageError, match="no task given; choose from: mini, mlqa-r, xquad-r"):
+    with pytest.raises(UsageError, match="no task given; choose from: .*mini, .*mlqa-r, .*xquad-r"):
         select([])
 
 
@@ -182,7 +198,7 @@ def test_altered_counts() -> None:
     altered = replace(task, shared={**task.shared, "tr": {**task.shared["tr"], "vi": 47}})
     with pytest.raises(DataError, match=r"mini/tr: queries with an answer.*'vi': 48.*expected.*'vi': 47"):
         readers.check(altered)
-    with pytest.raises(DataError, match=r"no reader for format 'squad'; known: squad-sentences"):
+    with pytest.raises(DataError, match=r"no reader for format 'squad'; known: .*squad-sentences"):
         readers.read(replace(task, format="squad"))
 
 
