@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from xbench.errors import DataError, IntegrityError, UsageError
+from xbench.readers.paragraphs import read_paragraphs
 from xbench.readers.part import Part, Reader
 from xbench.readers.sentences import read_sentences
 from xbench.readers.tatoeba import read_tatoeba
@@ -17,6 +18,7 @@ from xbench.storage import sha256
 from xbench.task import Task, with_pins
 
 READERS: dict[str, Reader] = {
+    "squad-paragraphs": read_paragraphs,
     "squad-sentences": read_sentences,
     "tatoeba": read_tatoeba,
     "wikihop": read_wikihop,
