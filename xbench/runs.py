@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from xbench.answers import MISSING, answered
 from xbench.catalogue import Measure
 from xbench.errors import UsageError
 from xbench.evaluate import TOP
@@ -47,7 +48,13 @@ def score_file(
     depth = max([TOP, *(int(m.k) for m in measures if m.multi_only and m.k < np.inf)])
     identity: dict[str, object] = {"kind": "run", "sha256": sha256(path), "cells": [cell.name for cell in cells]}
     table, found = score_run(
-        path, cells, judge(collection, languages_of(task, collection)), measures, depth=depth, ignore_ranks=ignore_ranks
+        path,
+        cells,
+        judge(collection, languages_of(task, collection)),
+        measures,
+        depth=depth,
+        ignore_ranks=ignore_ranks,
+        collection=collection,
     )
     key = fingerprint(identity)
     result = Result(
@@ -70,6 +77,7 @@ def score_run(
     *,
     depth: int,
     ignore_ranks: bool = False,
+    collection: Collection | None = None,
 ) -> tuple[RankTable, list[CellResult]]:
     """The values of a TREC run in some cells, each restricted to the cell's queries and pool.
 
@@ -82,6 +90,7 @@ def score_run(
         measures: what to compute; those of ir-measures too.
         depth: how many first passages of each query to keep.
         ignore_ranks: as `trec.read_run`.
+        collection: of the table, for measures of answer strings; without it, they are undefined.
 
     Raises:
         DataError: as `trec.read_run`.
@@ -94,18 +103,23 @@ def score_run(
         above=np.full_like(table.above, -1), top=np.full((len(table.query_ids), depth), -1, np.int32)
     )
     retrieved = np.zeros((len(table.query_ids), kinds), np.int64)
+    first = np.full((len(table.query_ids), kinds + 1), MISSING, np.int64)
     foreign = _Foreign(cells, table, [m for m in measures if m.foreign])
     for query, found, scores in read_run(path, table.query_ids, table.doc_ids, ignore_ranks=ignore_ranks):
         docs = found[rule_order(scores, order[found])]
         language = table.doc_language[docs]
         retrieved[query] = np.bincount(language, minlength=kinds)
         table.top[query, : len(docs)] = docs[:depth]
+        kinds_there, at = np.unique(language, return_index=True)
+        first[query, kinds_there], first[query, -1] = docs[at], docs[0]
         low, high = judged.indptr[query : query + 2]
         for place in np.flatnonzero(np.isin(docs, judged.rows[low:high])):
             entry = low + np.searchsorted(judged.rows[low:high], docs[place])
             table.above[entry] = np.bincount(language[:place], minlength=kinds)
         foreign.add(query, docs, language)
     foreign.flush()
+    if collection and any(m.of_answers for m in measures):
+        table = table._replace(answered=answered(collection, table.languages, first))
     wanted = np.zeros((kinds, kinds), np.bool_)
     for cell in cells:
         wanted[

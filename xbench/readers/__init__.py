@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from xbench.errors import DataError, IntegrityError, UsageError
+from xbench.readers.belebele import read_belebele
 from xbench.readers.paragraphs import read_paragraphs
 from xbench.readers.part import Part, Reader
 from xbench.readers.sentences import read_sentences
@@ -18,6 +19,7 @@ from xbench.storage import sha256
 from xbench.task import Task, with_pins
 
 READERS: dict[str, Reader] = {
+    "belebele": read_belebele,
     "squad-paragraphs": read_paragraphs,
     "squad-sentences": read_sentences,
     "tatoeba": read_tatoeba,
@@ -141,7 +143,7 @@ def _check_shared(task: Task, collection: Collection) -> None:
     languages = {doc_id: b for b in task.passage_languages for doc_id in collection.ids("passages", b)}
     for language, expected in task.shared.items():
         relevant = [{languages[d] for d in collection.qrels[q]} for q in collection.ids("queries", language)]
-        shared = {b: sum(b in some for some in relevant) for b in task.passage_languages}
+        shared = {b: sum(b in some for some in relevant) for b in expected}
         if shared != expected:
             raise DataError(
                 f"{task.name}/{language}: queries with an answer in each language: found {shared}, expected {expected}"

@@ -22,7 +22,7 @@ def sentences(text: str, rule: str) -> list[tuple[int, int]]:
         raise UsageError(f"sentences need {rule}: pip install 'xbench[sentences]'") from error
     found = f"ICU {icu4py.icu_version.partition('.')[0]}"
     if found != rule:
-        raise UsageError(f"sentences are those of {rule}, icu4py has {found}: pip install the icu4py of constraints.txt")
+        raise UsageError(f"sentences are those of {rule}, found {found}: install the icu4py of constraints.txt")
     spans: list[tuple[int, int]] = []
     start = 0
     for part in SentenceBreaker(text, "und"):
