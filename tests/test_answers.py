@@ -19,7 +19,6 @@ from xbench.answers import contains, matches, normalise
 from xbench.catalogue import parse, parse_all
 from xbench.errors import UsageError
 from xbench.evaluate import Plan, evaluate
-from xbench.export import export_runs
 from xbench.models import Role
 from xbench.readers.part import Part
 from xbench.records import Cell, Collection, Passage, Query
@@ -41,7 +40,7 @@ ARTICLES = {
 
 
 def is_word(c: str) -> bool:
-    """What `\\b` of Python's re takes for a letter of a word."""
+    r"""What `\b` of Python's re takes for a letter of a word."""
     return c.isalnum() or c == "_"
 
 

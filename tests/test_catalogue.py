@@ -19,7 +19,8 @@ NDCG=nDCG nDCG@010=nDCG@10 NDCG@10=nDCG@10 Rprec=Rprec RPrec=Rprec Success@1=Suc
 RankDistanceMedian=RankDistanceMedian nRankDistance=nRankDistance XtremeAP@20=XtremeAP@20 Complete@11=Complete@11
 SameLanguageShare@10=SameLanguageShare@10 SameLanguageLift@10=SameLanguageLift@10 PEER@20=PEER@20 MRC@5=MRC@5
 SameLanguageWrongFirst=SameLanguageWrongFirst AlignmentViolation=AlignmentViolation AWRF@10=AWRF@10
-LanguageDivergence@10=LanguageDivergence@10 OtherLanguagesAP=OtherLanguagesAP nDCG()@10=nDCG@10 EM@1=EM@1 HasAnswer@1=HasAnswer@1"""
+LanguageDivergence@10=LanguageDivergence@10 OtherLanguagesAP=OtherLanguagesAP nDCG()@10=nDCG@10
+EM@1=EM@1 HasAnswer@1=HasAnswer@1"""
 OURS = ("XtremeAP", "Complete", "EM", "HasAnswer")  # of any pool, but not in ir-measures
 
 
