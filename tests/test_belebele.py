@@ -1,4 +1,4 @@
-"""Belebele: files of its exact format with all its counts, made here for want of real ones; MTEB's rules written out."""
+"""Belebele: files of its exact format with all its counts, made here for want of real ones; MTEB's rules in words."""
 
 import json
 from collections.abc import Callable
