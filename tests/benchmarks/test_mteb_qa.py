@@ -87,7 +87,8 @@ class Looked:
     def similarity_pairwise(self, a, b):
         return (torch.as_tensor(a) * torch.as_tensor(b)).sum(dim=1)
 
-retrieval_metrics.round = lambda value, digits=0: value  # to five digits, which would hide what is compared
+# MTEB rounds values to five digits, which would hide what is compared.
+retrieval_metrics.round = lambda value, digits=None: value if digits else int(value + 0.5)
 result = mteb.evaluate(Looked(), task, cache=None, show_progress_bar=False)
 scores = {row["hf_subset"]: {k: v for k, v in row.items() if isinstance(v, float)}
           for row in result.task_results[0].scores["validation"]}
