@@ -70,6 +70,7 @@ class Result:
     timing: dict[str, Any] = field(default_factory=dict)
     # role -> language -> {"texts": cut, "tokens": lost}; None where the model does not tell, empty where none encodes
     truncation: dict[str, dict[str, dict[str, int] | None]] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)  # how pools too large to hold were searched; see docs/large.md
 
     def summary(self, *, by_query: bool = False) -> dict[str, dict[str, float]]:
         """Setting -> measure -> mean.
@@ -99,6 +100,7 @@ class Result:
             "command": self.command,
             "texts": self.texts,
             "truncation": self.truncation,
+            **({"search": self.search} if self.search else {}),
             "cells": [c.to_json() | {"intervals": self.intervals.get(c.cell.name, {})} for c in self.cells],
             "summary": self.summary(),
             "summary_by_query": self.summary(by_query=True),
@@ -192,6 +194,7 @@ def read_result(path: Path) -> Result:
             intervals_by_query=content["intervals_by_query"],
             statistics=content["statistics"],
             truncation=content.get("truncation", {}),
+            search=content.get("search", {}),
         )
         values = {name: parse(name) for name in dict.fromkeys(n for cell in cells for n in cell.values)}
     except (AttributeError, LookupError, TypeError, ValueError, UsageError) as error:

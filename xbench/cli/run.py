@@ -7,6 +7,7 @@ import click
 from xbench.cli.options import (
     data_option,
     evaluate_and_show,
+    large_options,
     measures_option,
     model_options,
     result_options,
@@ -22,6 +23,7 @@ from xbench.cli.options import (
 @measures_option
 @data_option
 @model_options
+@large_options
 @result_options
 def command(model: str, **options: Any) -> None:
     """Evaluate MODEL on tasks: encode, index, rank, score; write the results, print the tables.
