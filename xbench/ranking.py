@@ -5,10 +5,10 @@ the exact dot product of their float32 vectors, rounded once to float64; it depe
 on batch, block, thread or library. Nothing else in the package may order passages: two rules in one harness once gave a
 constant scorer MRR@10 = 1.0 beside nDCG@10 = 0.0 (embeddings-benchmark/mteb#5092).
 
-Every measure here needs only the ranks of the relevant passages, and a rank needs no sorting:
-it is 1 + how many passages stand above. A float32 matrix product decides nearly all comparisons;
-those inside its error band are decided in float64, and those inside float64's by `math.fsum` on
-the exact products. So the ranks are exact at little more than the price of the product.
+Every measure here needs only the ranks of the relevant passages, and a rank needs no sorting: it is 1 + how many
+passages stand above. A float32 matrix product decides nearly all comparisons; those inside its error band are decided
+in float64, and those inside float64's by `math.fsum` on the exact products. So the ranks are exact at little more than
+the price of the product.
 """
 
 import copy
@@ -256,8 +256,7 @@ class _Block:
 
     def __init__(self, queries: Matrix, first: int, pool: Pool, judged: Judged, above: NDArray[np.int32], exact: bool):
         indptr = judged.indptr[first : first + len(queries) + 1]
-        entries = slice(int(indptr[0]), int(indptr[-1]))
-        self.queries, self.pool, self.exact = queries, pool, exact
+        entries, self.queries, self.pool, self.exact = slice(int(indptr[0]), int(indptr[-1])), queries, pool, exact
         self.above = above[entries]
         self.rows = judged.rows[entries]
         self.query_of = np.repeat(np.arange(len(queries)), np.diff(indptr))

@@ -56,7 +56,7 @@ def search(
         groups: the shards of each language.
         judged: rows are places in `known`.
         known: the judged passages.
-        k: first passages to keep.
+        k: first passages to keep; all, if there are fewer.
         folder: where the search is kept as far as it is; one that is called again goes on there.
         threads: how many; by default all processors. Never changes a number.
         advance: called with the number of passages of each shard that is done.
@@ -67,6 +67,7 @@ def search(
     """
     shards = [(group, shard) for group, some in enumerate(groups) for shard in some if shard.rows]
     above = np.zeros((len(judged.rows), len(groups)), np.int32)
+    k = min(k, sum(shard.rows for _, shard in shards))
     first = _First(queries, [shard for _, shard in shards], k)
     file = folder / f"{_key(queries, groups, judged, known, k)}.npz"
     done, saved = 0, time.monotonic()
