@@ -9,6 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 from test_results import small
 
+from xbench.records import Cell
 from xbench.tables import Table, print_rich, render, shown, tables
 
 HOSTILE = [
@@ -29,10 +30,10 @@ def test_what_the_tables_hold() -> None:
     assert multi.columns == [*mono.columns, "RankDistance"]
     assert multi.rows == [["de", 3, 16, 0.25, pytest.approx(1 / 3), 6.0], ["en", 1, 16, 1 / 3, 1.0, 14.0]]
     # The diagonal is mono, and the mean is without it.
-    assert cross.columns == ["query", "de", "en", "mean"] and counts.columns == ["query", "de", "en"]
-    assert cross.rows == [["de", pytest.approx(0.3), 0.375, 0.375], ["en", 0.875, 0.7, 0.875]]
-    assert counts.rows == [["de", 3, 2], ["en", 1, 1]]
-    assert tables(small(), "RR")[1].rows == [["de", 0.5, 0.625, 0.625], ["en", 1.0, 1.0, 1.0]]
+    columns = ["query", "de", "en", "fr"]  # French has no queries, but passages
+    assert cross.columns == [*columns, "mean"] and counts.columns == columns
+    assert cross.rows == [["de", pytest.approx(0.3), 0.375, None, 0.375], ["en", 0.875, 0.7, 0.125, 0.5]]
+    assert counts.rows == [["de", 3, 2, 0], ["en", 1, 1, 1]]
     means = small().summary()
     assert summary.columns == ["setting", "cells", "queries", "AP", "RR", "RankDistance"]
     assert [row[:3] for row in summary.rows] == [["mono", 2, 4], ["cross", 3, 4], ["multi", 2, 4]]
@@ -47,6 +48,21 @@ def test_a_value_that_is_not_there_is_a_dash() -> None:
     assert "de & -- & -- & -- \\\\\n" in render([cross], "tex") and "\nde,,,\nen,0.875,,0.875" in render([cross], "csv")
     values = [None, 0.5, 1 / 3, 9.9, 10.0, 410.25, -0.5, 1190, 0, 0.0, "en"]
     assert " ".join(map(shown, values)) == "– 0.5000 0.3333 9.9000 10.0 410.2 -0.5000 1190 0 0.0000 en"
+
+
+def test_few_pairs_of_languages_are_a_list() -> None:
+    result = small()
+    cross = [cell for cell in result.cells if cell.cell.setting == "cross"][:1]
+    three = [replace(cross[0], cell=Cell("cross", a, ("en",))) for a in ("ar", "de", "el")]
+    (table, *_) = tables(small(cells=three), "AP")
+    assert table.columns == ["query-passage", "queries", "passages", *cross[0].values]
+    assert [row[0] for row in table.rows] == ["ar-en", "de-en", "el-en"]
+    assert table.rows[2][1:] == [len(cross[0].query_ids), cross[0].passages, *cross[0].values.values()]
+    # Four of nine pairs are a list, five are a matrix.
+    pairs = [("ar", "de"), ("de", "el"), ("el", "ar"), ("ar", "el"), ("de", "ar")]
+    five = [replace(cross[0], cell=Cell("cross", a, (b,))) for a, b in pairs]
+    assert tables(small(cells=five[:4]), "AP")[0].columns[0] == "query-passage"
+    assert tables(small(cells=five), "AP")[0].columns == ["query", "ar", "de", "el", "mean"]
 
 
 def test_csv_holds_full_precision() -> None:

@@ -36,7 +36,7 @@ def tables(result: Result, primary: str) -> list[Table]:
     if "mono" in by_setting:
         found.append(_by_language(f"{name} mono: query and passage in the same language", by_setting["mono"]))
     if "cross" in by_setting:
-        found += _matrix(name, by_setting["cross"], by_setting.get("mono", []), primary)
+        found += _cross(name, by_setting["cross"], by_setting.get("mono", []), primary)
     if "multi" in by_setting:
         found.append(_by_language(f"{name} multi: all languages in one pool", by_setting["multi"]))
     means = result.summary()
@@ -134,21 +134,37 @@ def _by_language(title: str, cells: list[CellResult]) -> Table:
     return Table(title, ["language", "queries", "passages", *names], rows)
 
 
-def _matrix(name: str, cross: list[CellResult], mono: list[CellResult], primary: str) -> list[Table]:
+def _cross(name: str, cross: list[CellResult], mono: list[CellResult], primary: str) -> list[Table]:
+    """A matrix of one measure where most pairs of languages have a cell, else a row for each cell."""
+    asked, found = (list(dict.fromkeys(names)) for names in zip(*map(_pair, cross), strict=True))
+    searched = [a for a in asked if a in found] + [b for b in found if b not in asked]
+    if 2 * len(cross) < len(asked) * len(searched) or 1 in (len(asked), len(searched)):
+        table = _by_language(f"{name} cross: query and passage in different languages", cross)
+        names = [f"{a}-{b}" for a, b in map(_pair, cross)]
+        rows: list[list[Value]] = [[pair, *row[1:]] for pair, row in zip(names, table.rows, strict=True)]
+        return [table._replace(columns=["query-passage", *table.columns[1:]], rows=rows)]
+    return _matrix(name, asked, searched, {_pair(c): c for c in [*cross, *mono]}, primary)
+
+
+def _pair(cell: CellResult) -> tuple[str, str]:
+    return cell.cell.query_language, cell.cell.passage_languages[0]
+
+
+def _matrix(
+    name: str, asked: list[str], searched: list[str], cells: dict[tuple[str, str], CellResult], primary: str
+) -> list[Table]:
     """The cross cells of one measure and their numbers of queries; the diagonal is mono."""
-    cells = {(c.cell.query_language, c.cell.passage_languages[0]): c for c in [*cross, *mono]}
-    languages = list(dict.fromkeys(c.cell.query_language for c in cross))
     values: list[list[Value]] = []
     counts: list[list[Value]] = []
-    for a in languages:
-        row = [cells[a, b].values.get(primary) if (a, b) in cells else None for b in languages]
-        off = [v for v, b in zip(row, languages, strict=True) if a != b and v is not None]
+    for a in asked:
+        row = [cells[a, b].values.get(primary) if (a, b) in cells else None for b in searched]
+        off = [v for v, b in zip(row, searched, strict=True) if a != b and v is not None]
         values.append([a, *row, sum(off) / len(off) if off else None])
-        counts.append([a, *(len(cells[a, b].query_ids) if (a, b) in cells else None for b in languages)])
+        counts.append([a, *(len(cells[a, b].query_ids) if (a, b) in cells else None for b in searched)])
     title = f"{name} cross: {primary} by language of the query (down) and of the passages (across)"
     return [
-        Table(f"{title}; the diagonal is mono, the mean is without it", ["query", *languages, "mean"], values),
-        Table(f"{name} cross: queries with a relevant passage in each cell", ["query", *languages], counts),
+        Table(f"{title}; the diagonal is mono, the mean is without it", ["query", *searched, "mean"], values),
+        Table(f"{name} cross: queries with a relevant passage in each cell", ["query", *searched], counts),
     ]
 
 
