@@ -9,12 +9,13 @@ PACKAGE = Path(__file__).parent.parent / "xbench"
 # From the bottom up; modules of one line may import each other. `cli` may import everything.
 LAYERS = [
     ["errors", "records"],
-    ["progress", "storage", "strictjson"],
+    ["kept", "progress", "storage", "strictjson", "threads"],
     ["arithmetic", "bias", "catalogue", "fusion", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
     ["groups", "intervals", "parquet", "results", "sources", "tables", "task", "tasks"],
     ["models", "readers"],
-    ["encode", "index", "store"],
-    ["evaluate", "export", "language", "retrieve", "retrievers", "runs", "scoring", "space"],
+    ["batches", "census", "encode", "index", "shards", "store"],
+    ["approximate", "sharded"],
+    ["evaluate", "export", "language", "large", "retrieve", "retrievers", "runs", "scoring", "space"],
     ["gate"],
     ["cli"],
 ]

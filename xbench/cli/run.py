@@ -8,6 +8,7 @@ from xbench.cli.options import (
     data_option,
     evaluate_and_show,
     group_options,
+    large_options,
     measures_option,
     model_options,
     result_options,
@@ -24,6 +25,7 @@ from xbench.cli.options import (
 @measures_option
 @data_option
 @model_options
+@large_options
 @result_options
 def command(model: str, **options: Any) -> None:
     """Evaluate MODEL on tasks: encode, index, rank, score; write the results, print the tables.
