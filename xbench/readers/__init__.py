@@ -2,19 +2,17 @@
 
 import hashlib
 import itertools
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from xbench.errors import DataError, IntegrityError, UsageError
-from xbench.progress import track
+from xbench.readers.corpora import check_corpora
 from xbench.readers.mewslix import read_mewslix
 from xbench.readers.miracl import read_miracl
 from xbench.readers.part import Part, Reader
 from xbench.readers.sentences import read_sentences
+from xbench.readers.tatoeba import read_tatoeba
 from xbench.readers.translations import read_translations
 from xbench.readers.xor import read_xor
 from xbench.records import Collection, Passage, Query
@@ -26,6 +24,7 @@ READERS: dict[str, Reader] = {
     "mewsli-x": read_mewslix,
     "miracl": read_miracl,
     "squad-sentences": read_sentences,
+    "tatoeba": read_tatoeba,
     "translations": read_translations,
     "xor-retrieve": read_xor,
 }
@@ -115,7 +114,7 @@ def check(task: Task, data: Path | None = None, *, offline: bool = False) -> lis
     for part in found:
         for key in part.counts:
             _check_golden(task, key, part)
-        _check_corpora(task, part.collection)
+        check_corpora(task.name, part.collection)
     if task.shared:
         _check_shared(task, found[0].collection)
     return found
@@ -145,33 +144,6 @@ def _check_golden(task: Task, key: str, part: Part) -> None:
     for query_id, doc_id in golden.qrels:
         if collection.qrels.get(query_id, {}).get(doc_id, 0) < 1:
             raise IntegrityError(f"{task.name}/{key}: {doc_id} is not relevant to {query_id}, as expected")
-
-
-def _check_corpora(task: Task, collection: Collection) -> None:
-    """Read corpora to the end: how many passages, each id once, the judged ones among them; 8 bytes a passage."""
-    judged = {doc_id: query_id for query_id, grades in collection.qrels.items() for doc_id in grades}
-    for language, corpus in collection.large.items():
-        hashes = array("q")
-        with track(f"reading {task.name}/{language}", corpus.size, "passages") as advance:
-            for passage in corpus:
-                judged.pop(passage.doc_id, None)
-                hashes.append(hash(passage.doc_id))
-                if len(hashes) % 100_000 == 0:
-                    advance(100_000)
-        if len(hashes) != corpus.size:
-            raise DataError(
-                f"{task.name}/{language}: found {len(hashes)} passages, expected {corpus.size}; is a file missing?"
-            )
-        ordered = np.sort(np.frombuffer(hashes, np.int64))
-        suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-        seen: set[str] = set()
-        for passage in corpus if suspects else ():
-            if hash(passage.doc_id) in suspects and passage.doc_id in seen:
-                raise DataError(f"{task.name}/{language}: passage {passage.doc_id} occurs twice")
-            seen |= {passage.doc_id} if hash(passage.doc_id) in suspects else set()
-    if collection.large and judged:
-        doc_id, query_id = next(iter(judged.items()))
-        raise DataError(f"{task.name}: {len(judged)} judged passages are in no corpus, first {doc_id} of {query_id}")
 
 
 def _check_shared(task: Task, collection: Collection) -> None:
