@@ -113,9 +113,8 @@ def read_passages(path: Path, language: str, join: str = " ") -> Iterator[Passag
             nothing in title and text; with file and line.
         StorageError: the file cannot be read.
     """
-    for number, row in objects(path):
-        if "docid" not in row and "contents" in row:
-            row = _unpacked(row)
+    for number, found in objects(path):
+        row = _unpacked(found) if "docid" not in found and "contents" in found else found
         docid, title, text = row.get("docid"), row.get("title", ""), row.get("text")
         if not (type(docid) is type(title) is type(text) is str):
             raise DataError(f"{path}:{number}: {_lacking(row)}")
