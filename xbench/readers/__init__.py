@@ -14,6 +14,7 @@ from xbench.readers.part import Part, Reader
 from xbench.readers.sentences import read_sentences
 from xbench.readers.tatoeba import read_tatoeba
 from xbench.readers.translations import read_translations
+from xbench.readers.wikihop import read_wikihop
 from xbench.readers.xor import read_xor
 from xbench.records import Collection, Passage, Query
 from xbench.sources import locate, verify
@@ -26,6 +27,7 @@ READERS: dict[str, Reader] = {
     "squad-sentences": read_sentences,
     "tatoeba": read_tatoeba,
     "translations": read_translations,
+    "wikihop": read_wikihop,
     "xor-retrieve": read_xor,
 }
 
@@ -84,11 +86,14 @@ def parts(task: Task, data: Path | None = None, *, offline: bool = False, passag
     wanted = [key for key, source in task.sources.items() if passages or not source.passages]
     paths = {key: source_path(task, key, data, offline=offline) for key in wanted}
     seen: set[str] = set()
+    # Of a file that could not be seen when the task was written, not every count is known.
+    unseen = bool(task.pinned) or not all(source.sha256 for source in task.sources.values())
     for part in READERS[task.format](task, paths):
         for key, found in part.counts.items():
             large = ("passages",) if part.collection.large else ()  # counted when they are read
             expected = {what: n for what, n in task.counts[key].items() if what not in large}
-            if found != expected:
+            known = expected.keys() if unseen else found.keys() | expected.keys()
+            if any(found.get(what) != expected.get(what) for what in known):
                 where = paths.get(key, f"{task.name}/{key}")
                 raise DataError(f"{where}: found {found}, expected {expected}; is the task definition of this version?")
         seen |= set(part.counts)
