@@ -83,6 +83,7 @@ ARTICLES = [
     article("en", ["Strike", "In Helsinki, {half} of {all} buses\nstand."], ("m1", "Helsinki", "Q1757")),
     article("de", ["Ein Streik in Finnland."], ("m2", "Finnland", "Q33"), ("m3", "Streik", "Q64")),
     article("en", ["Berlin was not hit."], ("m4", "Berlin", "Q64")),
+    article("en", ["Rome", "Nor was Oslo"], ("m5", "Rome", "Q64"), ("m6", "Oslo", "Q64")),
 ]
 
 
@@ -90,7 +91,7 @@ ARTICLES = [
 def task() -> Task:
     counts = {
         "de": {"queries": 2, "passages": 1, "articles": 1},
-        "en": {"queries": 2, "passages": 1, "articles": 2},
+        "en": {"queries": 4, "passages": 1, "articles": 3},
         "sw": {"passages": 1},
     }
     languages = ("de", "en", "sw")
@@ -119,12 +120,16 @@ def test_what_queries_and_passages_are(task: Task, tmp_path: Path) -> None:
         "de:m2": "Finnland: Ein Streik in { Finnland } .",
         "de:m3": "Streik: Ein { Streik } in Finnland.",
         "en:m4": "Berlin: { Berlin } was not hit.",
+        "en:m5": "Rome: { Rome }",
+        "en:m6": "Oslo: Nor was { Oslo }",
     }
     assert found.qrels == {
         "en:m1": {"de:Q1757": 1},
         "de:m2": {"sw:Q33": 1},
         "de:m3": {"en:Q64": 1},
         "en:m4": {"en:Q64": 1},
+        "en:m5": {"en:Q64": 1},
+        "en:m6": {"en:Q64": 1},
     }
 
 
@@ -135,7 +140,7 @@ def test_some_languages(task: Task, tmp_path: Path) -> None:
     result = evaluate(load("hash"), vary(task, languages=["de", "en"]), plan=Plan(tmp_path / "cache", folder))
     assert {c.cell.name: (len(c.query_ids), c.left_out, c.passages) for c in result.cells} == {
         "multi/de": (1, 1, 2),
-        "multi/en": (2, 0, 2),
+        "multi/en": (4, 0, 2),
     }
 
 

@@ -363,6 +363,24 @@ def test_a_scored_run_and_an_evaluated_model_are_of_one_task() -> None:
     assert not agree(about[0], {**about[0], "sha256": "0"}) and not agree(about[0], {**about[1], "version": 2})
 
 
+def test_each_language_has_its_own_files(data: Path, tmp_path: Path) -> None:
+    task = vary(load_task("miracl"), languages=["hi", "yo"])
+    for part in ("topics", "qrels"):
+        (tmp_path / "miracl").mkdir(exist_ok=True)
+        (tmp_path / "miracl" / part).symlink_to(data / "miracl" / part)
+    for name in ("hi/docs-0", "hi/docs-1", "yo/docs-0"):
+        path = tmp_path / "miracl" / f"miracl-corpus-v1.0-{name}.jsonl.gz"
+        path.parent.mkdir(exist_ok=True)
+        written(path, [{"docid": name, "text": "x"}])
+    (part,) = readers.parts(readers.pin(task, tmp_path), tmp_path)
+    found = {a: [p.doc_id for p in corpus] for a, corpus in part.collection.large.items()}
+    assert found == {"hi": ["hi:hi/docs-0", "hi:hi/docs-1"], "yo": ["yo:yo/docs-0"]}
+    # Of two results that know some hashes each, those that both know must be the same.
+    some, more = {"passages-hi-0": (1, "a")}, {"passages-hi-0": (1, "b"), "passages-hi-1": (1, "c")}
+    assert not agree(with_pins(task, some).about, with_pins(task, more).about)
+    assert agree(with_pins(task, some).about, with_pins(task, {**more, **some}).about)
+
+
 def test_files_in_parts(tmp_path: Path) -> None:
     text = (Path(__file__).parent.parent / "tasks" / "miracl.toml").read_text(encoding="utf-8")
     for old, new, phrase in (

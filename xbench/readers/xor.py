@@ -95,4 +95,4 @@ def read_wikipedia(path: Path, language: str, join: str = " ") -> Iterator[Passa
             raise DataError(f"{path}:{number}: id {id_!r} is empty or holds white space")
         if not text.strip():
             raise DataError(f"{path}:{number}: the text of passage {id_} is empty")
-        yield Passage(f"{language}:{id_}", f"{title}{join}{text}".strip() if title else text.strip())
+        yield Passage(f"{language}:{id_}", f"{title}{join}{text}".strip())
