@@ -347,6 +347,11 @@ def test_a_run_of_all_languages_and_the_joint_pool(
     sizes = {f"{c['setting']}/{c['query_language']}": c["passages"] for c in content["cells"]}
     assert sizes == {"mono/sw": 131_924, "mono/yo": 49_043, "multi/sw": 180_967, "multi/yo": 180_967}
     assert content["task"]["languages"] == ["sw", "yo"] and same_task(content["task"], path)
+    # The qrels of a scored run, which are all of it that can be exported.
+    assert cli._run(["export", str(path), "--qrels-only", "--data", str(data), "--cell", "multi/sw"], False) == 0
+    found = {(q, d): grade for _, q, d, grade in read_qrels(path.parent / "miracl.multi.sw.qrels.trec")}
+    official = read_qrels(data / "miracl" / "qrels" / "qrels.miracl-v1.0-sw-dev.tsv")
+    assert found == {(f"sw:{q}", f"sw:{d}"): grade for _, q, d, grade in official} and len(found) == 5_092
     # A language that is not in the pool, and ids without one where there are several.
     for line, phrase in (("sw:6 Q0 th:1#1 1 9 x", "unknown passage 'th:1#1'"), ("6 Q0 1#1 1 9 x", "unknown query '6'")):
         (tmp_path / "a.run").write_text(line)

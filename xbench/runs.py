@@ -13,8 +13,8 @@ from xbench.intervals import with_intervals
 from xbench.models import slug
 from xbench.progress import log
 from xbench.ranking import rule_order, tie_order
-from xbench.ranks import RankTable, judge
-from xbench.records import Cell, Collection, Passage
+from xbench.ranks import RankTable, judge, light
+from xbench.records import Cell, Collection
 from xbench.results import CellResult, Result
 from xbench.scoring import log_undefined, score
 from xbench.space import languages_of
@@ -88,14 +88,8 @@ def _table(path: Path, prefix: str, task: Task, collection: Collection) -> RankT
     """
     if not collection.large:
         return judge(collection, languages_of(task, collection))
-    names: dict[str, dict[str, None]] = {language: {} for language in collection.large}
-    for doc_id in (doc_id for grades in collection.qrels.values() for doc_id in grades):
-        names[doc_id.partition(":")[0]][doc_id] = None
-    for _, doc_id in named(path):
-        names.get((prefix + doc_id).partition(":")[0], {})[prefix + doc_id] = None
-    passages = {language: [Passage(doc_id, "") for doc_id in some] for language, some in names.items()}
-    light = collection._replace(passages=passages, large={})
-    table = judge(light, languages_of(task, light))
+    some = light(collection, (prefix + doc_id for _, doc_id in named(path)))
+    table = judge(some, languages_of(task, some))
     return table._replace(sizes=np.array([len(collection.large.get(a, ())) for a in table.languages], np.int64))
 
 

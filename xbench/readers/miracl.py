@@ -6,9 +6,10 @@ castorini/mr-tydi-corpus, a file a language; the fields that Anserini's `MrTyDiC
 `{"id": ..., "contents": "title\n\ntext"}`, as in the archives of castorini/mr.tydi (pyserini encodes these with
 `--fields title text --delimiter "\n\n"`; index-metadata/faiss.mrtydi-v1.1-arabic.20220207.5df364.README.md).
 
-A passage is its title, `[options] join` (white space) and its text, without white space around it. A single space is what MTEB's
-MIRACLRetrieval encodes (`_corpus_to_dict` in mteb/_create_dataloaders.py) and what pyserini's dense encoders do
-(`f"{title} {text}"`); Anserini's BM25 has a line feed, which its analyzers treat alike. A query is its topic's text.
+A passage is its title, `[options] join` (white space) and its text, without white space around it. A single space is
+what MTEB's MIRACLRetrieval encodes (`_corpus_to_dict` in mteb/_create_dataloaders.py) and what pyserini's dense
+encoders do (`f"{title} {text}"`); Anserini's BM25 has a line feed, which its analyzers treat alike. A query is its
+topic's text.
 """
 
 from collections.abc import Iterator, Mapping
