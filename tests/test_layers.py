@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "xbench"
 # From the bottom up; modules of one line may import each other. `cli` may import everything.
 LAYERS = [
     ["errors", "records"],
-    ["kept", "progress", "storage", "strictjson", "threads"],
+    ["kept", "lines", "progress", "storage", "strictjson", "threads"],
     ["arithmetic", "bias", "catalogue", "fusion", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
     ["groups", "intervals", "parquet", "results", "sources", "tables", "task", "tasks"],
     ["models", "readers"],

@@ -15,7 +15,7 @@ from xbench.models import Given, Retriever, Searcher, load
 from xbench.models.fuse import split
 from xbench.progress import track
 from xbench.ranking import Pool, tie_order
-from xbench.ranks import judge
+from xbench.ranks import judge, light
 from xbench.records import Cell, Collection
 from xbench.results import Result
 from xbench.retrieve import check_scores, first
@@ -40,6 +40,7 @@ def export_qrels(task: Task, collection: Collection, cells: Sequence[Cell], fold
     Raises:
         StorageError: a file cannot be written.
     """
+    collection = light(collection) if collection.large else collection
     table = judge(collection, languages_of(task, collection))
     for cell in cells:
         pool = {doc_id for b in cell.passage_languages for doc_id in collection.ids("passages", b)}

@@ -1,12 +1,13 @@
 """The small array that every value comes from: for each query, where its relevant passages stand."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.records import Cell, Collection, Joint, Judged, Ranked
+from xbench.records import Cell, Collection, Joint, Judged, Passage, Ranked
 
 
 class RankTable(NamedTuple):
@@ -100,6 +101,19 @@ class RankTable(NamedTuple):
         wanted = queries[:, None] * size + np.where(top < 0, size - 1, top)
         place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
         return np.where(keys[place] == wanted, np.maximum(self.judged.grades[place], 0), 0)
+
+
+def light(collection: Collection, doc_ids: Iterable[str] = ()) -> Collection:
+    """With the judged passages, and those of `doc_ids`, without their texts, instead of corpora.
+
+    The language of a passage is what its id begins with; of languages that have no corpus there are none.
+    """
+    names: dict[str, dict[str, None]] = {language: {} for language in collection.large}
+    judged = (doc_id for grades in collection.qrels.values() for doc_id in grades)
+    for doc_id in itertools.chain(judged, doc_ids):
+        names.get(doc_id.partition(":")[0], {})[doc_id] = None
+    passages = {language: [Passage(doc_id, "") for doc_id in some] for language, some in names.items()}
+    return collection._replace(passages=passages, large={})
 
 
 def judge(collection: Collection, languages: Sequence[str]) -> RankTable:

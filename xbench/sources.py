@@ -41,6 +41,7 @@ class Source(NamedTuple):
     url: str
     size: int  # in bytes
     sha256: str  # in lower-case hexadecimal; empty where neither is on record: such a file is never fetched
+    passages: bool = False  # nothing but passages: who scores a run needs no such file
 
 
 class _PassingError(Exception):

@@ -182,6 +182,18 @@ def with_pins(task: Task, pinned: Mapping[str, tuple[int, str]]) -> Task:
     return replace(task, sources=sources, pinned=dict(pinned))
 
 
+def agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether what two results say of their task (`Task.about`) is one task.
+
+    Hashes that only one of them knows are no contradiction: a scored run knows none of the corpora.
+    """
+    first, second = ({key: v for key, v in about.items() if key not in ("sha256", "pinned")} for about in (one, other))
+    pins, others = (about.get("pinned", {}) for about in (one, other))
+    if first != second or any(pins[key] != others[key] for key in pins.keys() & others.keys()):
+        return False
+    return bool(one["sha256"] == other["sha256"]) or pins.keys() != others.keys()
+
+
 def select_cells(task: Task, patterns: Sequence[str]) -> list[Cell]:
     """The cells whose names match one of the patterns, as in a shell; all without patterns.
 

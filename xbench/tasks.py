@@ -83,7 +83,7 @@ def same_task(about: Mapping[str, Any], where: Path) -> Task:
 
 
 def _task(raw: dict[str, Any], path: Path) -> Task:
-    name, source, files = raw["name"], raw.pop("source"), raw.pop("files")
+    name, source, files = raw["name"], raw.pop("source"), _parts(raw.pop("files"))
     if name != path.stem:
         raise ValueError(f"name {name!r} in a file called {path.name}")
     languages, settings, measures = (tuple(raw.pop(key)) for key in ("languages", "settings", "measures"))
@@ -125,14 +125,28 @@ def _task(raw: dict[str, Any], path: Path) -> Task:
     return task
 
 
+def _parts(files: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """With each file of `parts = N` files, whose names have `{part}` in them, as N files `KEY-0`, `KEY-1`, ..."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, file in files.items():
+        one = {what: value for what, value in file.items() if what != "parts"}
+        if "parts" not in file:
+            found[key] = one
+        for part in range(file.get("parts", 0)):
+            found[f"{key}-{part}"] = one | {"name": one["name"].replace("{part}", str(part))}
+    return found
+
+
 def _source(task: str, source: Mapping[str, Any], key: str, file: Mapping[str, Any]) -> Source:
-    if unknown_keys := set(file) - {"size", "sha256", "name", "languages", "url"}:
+    if unknown_keys := set(file) - {"size", "sha256", "name", "languages", "url", "passages"}:
         raise ValueError(f"[files] {key}: unknown {sorted(unknown_keys)}")
     if ("size" in file) != ("sha256" in file):
         raise ValueError(f"[files] {key}: size and sha256 go together")
     name = file.get("name", source.get("name", "{key}")).format(key=key)
-    url = file.get("url", source["url"]).format(key=key, name=name, revision=source["revision"])
-    return Source(source.get("folder", task), name, url, file.get("size", 0), file.get("sha256", ""))
+    filled = {"key": key, "name": name, "file": Path(name).name, "revision": source["revision"]}
+    url = file.get("url", source["url"]).format(**filled)
+    record = file.get("size", 0), file.get("sha256", "")
+    return Source(source.get("folder", task), name, url, *record, file.get("passages", False))
 
 
 def _golden(rows: Mapping[str, Any]) -> Golden:

@@ -55,5 +55,8 @@ def command(
     wanted = parse_all(measures or [task.primary])
     for path in others:
         other = read_result(path)
+        if base.task.get("pinned") != other.task.get("pinned"):  # then their hashes can't be compared as they are
+            same_task(base.task, first)
+            same_task(other.task, path)
         found = compare_results(base, other, wanted, cluster=cluster, alpha=alpha)
         show_tables(comparison_tables(base, other, found), format_)

@@ -52,7 +52,7 @@ def command(
     folder = output or result.parent
     writable(folder)
     suffix = ".gz" if gz else ""
-    for part in parts(task, data):
+    for part in parts(task, data, passages=not qrels_only):
         some = [cell for cell in cells if cell in part.cells]
         export_qrels(task, part.collection, some, folder, suffix)
         if not qrels_only and some:

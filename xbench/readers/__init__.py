@@ -7,19 +7,28 @@ from dataclasses import replace
 from pathlib import Path
 
 from xbench.errors import DataError, IntegrityError, UsageError
+from xbench.readers.corpora import check_corpora
+from xbench.readers.mewslix import read_mewslix
+from xbench.readers.miracl import read_miracl
 from xbench.readers.part import Part, Reader
 from xbench.readers.sentences import read_sentences
 from xbench.readers.tatoeba import read_tatoeba
+from xbench.readers.translations import read_translations
 from xbench.readers.wikihop import read_wikihop
+from xbench.readers.xor import read_xor
 from xbench.records import Collection, Passage, Query
 from xbench.sources import locate, verify
 from xbench.storage import sha256
 from xbench.task import Task, with_pins
 
 READERS: dict[str, Reader] = {
+    "mewsli-x": read_mewslix,
+    "miracl": read_miracl,
     "squad-sentences": read_sentences,
     "tatoeba": read_tatoeba,
+    "translations": read_translations,
     "wikihop": read_wikihop,
+    "xor-retrieve": read_xor,
 }
 
 
@@ -37,9 +46,13 @@ def source_path(task: Task, key: str, data: Path | None, *, offline: bool = Fals
     return path
 
 
-def pin(task: Task, data: Path | None = None, *, offline: bool = False) -> Task:
-    """The task with the size and the SHA-256, as found, of every source whose definition has none."""
-    bare = {key: source_path(task, key, data, offline=offline) for key, s in task.sources.items() if not s.sha256}
+def pin(task: Task, data: Path | None = None, *, offline: bool = False, passages: bool = True) -> Task:
+    """The task with the size and the SHA-256, as found, of every source whose definition has none; as `parts`."""
+    bare = {
+        key: source_path(task, key, data, offline=offline)
+        for key, source in task.sources.items()
+        if not source.sha256 and (passages or not source.passages)
+    }
     return with_pins(task, {key: (path.stat().st_size, sha256(path)) for key, path in bare.items()}) if bare else task
 
 
@@ -55,13 +68,14 @@ def read(task: Task, data: Path | None = None, *, offline: bool = False) -> Coll
     return found[0].collection
 
 
-def parts(task: Task, data: Path | None = None, *, offline: bool = False) -> Iterator[Part]:
+def parts(task: Task, data: Path | None = None, *, offline: bool = False, passages: bool = True) -> Iterator[Part]:
     """The texts of a task and what is relevant to what.
 
     Args:
         task: its sources are verified by size and SHA-256 each time; its `context` says what a passage is.
         data: a folder `data/<task>/...` of sources at hand; else the cache, fetched if need be.
         offline: never fetch.
+        passages: without, files that hold nothing but passages are not looked for; corpora then have a size alone.
 
     Raises:
         DataError: a source is missing or not in its format, or its counts are not the expected ones.
@@ -69,7 +83,8 @@ def parts(task: Task, data: Path | None = None, *, offline: bool = False) -> Ite
     """
     if task.format not in READERS:
         raise DataError(f"task {task.name}: no reader for format {task.format!r}; known: {', '.join(sorted(READERS))}")
-    paths = {key: source_path(task, key, data, offline=offline) for key in task.sources}
+    wanted = [key for key, source in task.sources.items() if passages or not source.passages]
+    paths = {key: source_path(task, key, data, offline=offline) for key in wanted}
     seen: set[str] = set()
     # Of a file that could not be seen when the task was written, not every count is known.
     unseen = bool(task.pinned) or not all(source.sha256 for source in task.sources.values())
@@ -94,7 +109,7 @@ def _apart(collection: Collection) -> Collection:
 
 
 def check(task: Task, data: Path | None = None, *, offline: bool = False) -> list[Part]:
-    """`parts`, and the golden rows too, which are of texts without context: for `xbench data verify`.
+    """`parts`, the golden rows, which are of texts without context, and whole corpora: for `xbench data verify`.
 
     Raises:
         IntegrityError: a golden row differs; besides those of `parts`.
@@ -104,6 +119,7 @@ def check(task: Task, data: Path | None = None, *, offline: bool = False) -> lis
     for part in found:
         for key in part.counts:
             _check_golden(task, key, part)
+        check_corpora(task.name, part.collection)
     if task.shared:
         _check_shared(task, found[0].collection)
     return found
