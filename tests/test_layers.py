@@ -14,7 +14,7 @@ LAYERS = [
     ["intervals", "parquet", "results", "sources", "tables", "task", "tasks"],
     ["models", "readers"],
     ["encode", "index", "store"],
-    ["evaluate", "export", "language", "retrieve", "retrievers", "runs", "scoring", "space"],
+    ["cutoff", "evaluate", "export", "language", "retrieve", "retrievers", "runs", "scoring", "space"],
     ["gate"],
     ["cli"],
 ]

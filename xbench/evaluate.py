@@ -1,5 +1,6 @@
 """Encode, index, rank, score: one model on one task, every cell from one pass."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -10,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xbench.catalogue import parse_all
+from xbench.cutoff import check_large, judge_large, large_identity, log_cut, retrieve_first
 from xbench.encode import Encoded, full_identity
 from xbench.errors import UsageError
 from xbench.intervals import with_intervals
-from xbench.models import Encoder, Given, Retriever, slug
+from xbench.models import Encoder, Given, LargeRetriever, Retriever, slug
 from xbench.models.fuse import Fusion
 from xbench.progress import track
 from xbench.ranking import passages_above
@@ -79,6 +81,8 @@ def evaluate(
     with watch("read"):
         task = pin(task, plan.data, offline=plan.offline)
         read = list(parts(task, plan.data, offline=plan.offline))
+    if any(part.collection.large for part in read) and not isinstance(model, (Encoder, Given)):
+        check_large(model, model.name, wanted)
     job = _Job(task, read, depth, plan, batch_tokens, watch)
     ranking = job.by_vectors(model) if isinstance(model, (Encoder, Given)) else job.by_pools(model)
     # Not where vectors are kept: there the texts differ.
@@ -161,6 +165,8 @@ class _Job(NamedTuple):
 
     def by_pools(self, model: Retriever | Fusion) -> _Ranking:
         """A retriever, or several models fused, searches every pool for itself."""
+        if isinstance(model, LargeRetriever) and any(part.collection.large for part in self.parts):
+            return self.by_first(model)
         encoded: dict[int, Encoded] = {}
         apart_: dict[int, list[Encoded]] = {}
         collections = [part.collection for part in self.parts]
@@ -190,6 +196,23 @@ class _Job(NamedTuple):
                 identity = retriever.identity
         log_unmatched(unmatched)
         return _ranking(tables, identity, {f"{i + 1}.": some for i, some in encoded.items()}, unmatched)
+
+    def by_first(self, model: LargeRetriever) -> _Ranking:
+        """A retriever searches the first passages of pools that are too large for scores of all."""
+        tables: list[RankTable] = []
+        unmatched: dict[str, dict[str, int]] = {}
+        for part in self.parts:
+            asked = sum(len(part.collection.queries[cell.query_language]) for cell in part.cells)
+            with contextlib.ExitStack() as stack:
+                with self.watch("index"):
+                    searchers = stack.enter_context(model.search_large(part.collection.large, self.plan.cache))
+                with self.watch("search"), track("searching", asked, "queries") as advance:
+                    table = judge_large(part.collection, languages_of(self.task, part.collection))
+                    table, lost = retrieve_first(part, searchers, table, self.depth, advance)
+            tables.append(table)
+            unmatched |= lost
+        log_cut(unmatched)
+        return _ranking(tables, large_identity(model), {}, unmatched)
 
 
 def _ranking(

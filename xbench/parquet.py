@@ -186,7 +186,7 @@ def _checked(t: RankTable) -> RankTable:
         "a passage twice in a list": ((np.diff(ordered, axis=1) == 0) & (ordered[:, 1:] >= 0)).any(),
         "more passages above than there are": ((t.above < -1) | (t.above > t.sizes)).any(),
         "more passages above alone than there are": t.alone is not None
-        and ((t.alone < 0) | (t.alone >= t.sizes[t.doc_language[t.judged.rows]])).any(),
+        and ((t.alone < -1) | (t.alone >= t.sizes[t.doc_language[t.judged.rows]])).any(),
         "a passage retrieved in part": (lost.any(axis=1) != lost.all(axis=1)).any(),
     }
     for problem, bad in wrong.items():

@@ -27,7 +27,7 @@ class RankTable(NamedTuple):
     above: NDArray[np.int32]  # (nnz, languages); -1: a run did not retrieve it
     top: NDArray[np.int32]  # (queries, depth) first passages of the joint pool; -1: a run is shorter
     # (nnz,) passages above in a pool of the passage's language alone; None: as many as in the joint pool, since
-    # the score of a pair does not depend on the pool (BM25's does).
+    # the score of a pair does not depend on the pool (BM25's does). -1: not retrieved there.
     alone: NDArray[np.int32] | None = None
 
     def ranked(self, cell: Cell) -> tuple[Ranked, list[str]]:
@@ -44,7 +44,8 @@ class RankTable(NamedTuple):
         ranks = 1.0 + above[:, columns].sum(axis=1)
         ranks[above[:, columns[0]] < 0] = np.inf
         if self.alone is not None and len(columns) == 1:
-            ranks = 1.0 + self.alone[entries][inside]
+            alone = self.alone[entries][inside]
+            ranks = np.where(alone < 0, np.inf, 1.0 + alone)
         sequence = np.lexsort((ranks, query))
         kept, relevant = np.unique(query, return_counts=True)
         ranked = Ranked(

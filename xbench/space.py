@@ -19,7 +19,7 @@ from xbench.task import Task
 
 def languages_of(task: Task, collection: Collection) -> tuple[str, ...]:
     """The languages of a collection, in the task's order."""
-    return tuple(a for a in task.languages if a in collection.queries or a in collection.passages)
+    return tuple(a for a in task.languages if a in (collection.queries | collection.passages) or a in collection.large)
 
 
 def joined(collections: Sequence[Collection]) -> Collection:
