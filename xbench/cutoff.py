@@ -33,9 +33,7 @@ def check_large(model: object, name: str, measures: Sequence[Measure]) -> None:
         raise UsageError(f"model {name!r} searches no pool of passages that are too many to hold; bm25 and vectors do")
     for measure in measures:
         if DEPTH < measure.k < np.inf:
-            raise UsageError(
-                f"measure {measure.name}: of a pool as large as this the first {DEPTH} passages are ranked"
-            )
+            raise UsageError(f"measure {measure.name}: only the first {DEPTH} passages of a large pool are ranked")
 
 
 def large_identity(model: LargeRetriever) -> dict[str, object]:
