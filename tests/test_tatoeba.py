@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xbench import readers
+from xbench import cli, readers
 from xbench.errors import DataError
 from xbench.evaluate import Plan, evaluate
 from xbench.models import load
 from xbench.models.hashing import HashEncoder
 from xbench.readers.tatoeba import read_tatoeba
+from xbench.results import read_result
 from xbench.task import Task, vary
 from xbench.tasks import load_task
 
@@ -98,3 +99,24 @@ def test_damaged_files(foreign: bytes, english: bytes, phrase: str, tmp_path: Pa
     with pytest.raises(DataError) as caught:
         list(read_tatoeba(*write(tmp_path, foreign, english)))
     assert phrase in str(caught.value) and str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_runs_of_a_cell(tatoeba: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", str(tatoeba)]
+    choice = ["-t", "tatoeba", "--languages", "te,sw,en"]
+    assert cli._run(["run", "hash", *choice, *data, "-o", str(tmp_path)], False) == 0
+    (path,) = tmp_path.glob("*/tatoeba.json")
+    assert cli._run(["export", str(path), *data, "--depth", "50", "--cell", "cross/te-en"], False) == 0
+    (run,) = path.parent.glob("*.run.trec")
+    assert cli._run(["score", str(run), *choice, *data, "-o", str(tmp_path / "a")], False) == 2
+    assert "every cell of tatoeba has a pool of its own" in capsys.readouterr().err
+    cell = ["--cell", "cross/te-en", "-m", "Success@1", "-m", "R@10"]
+    assert cli._run(["score", str(run), *choice, *data, *cell, "-o", str(tmp_path / "a")], False) == 0
+    (scored,) = (tmp_path / "a").glob("*/tatoeba.json")
+    values = {c.cell.name: c.values for c in read_result(path).cells}
+    (found,) = read_result(scored).cells
+    assert found.values == {name: values["cross/te-en"][name] for name in ("Success@1", "R@10")}
+    # There is no joint pool, and so no bias to look at.
+    capsys.readouterr()
+    assert cli._run(["bias", str(path)], False) == 2
+    assert "tatoeba: the result has no multi cell" in capsys.readouterr().err
