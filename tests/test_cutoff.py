@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,9 @@ import ir_measures
 import numpy as np
 import pytest
 
-from xbench import cutoff, readers
+from xbench import cutoff, export, readers
 from xbench.catalogue import parse
-from xbench.errors import DataError, UsageError
+from xbench.errors import DataError, IntegrityError, UsageError
 from xbench.evaluate import Plan, evaluate
 from xbench.models import Hits, jvm, load
 from xbench.models.fuse import Fusion
@@ -172,6 +173,30 @@ def test_a_second_run_reads_no_passage(bm25: Any, task: Task, tmp_path: Path, mo
     again = evaluate(bm25, task, ["RR"], plan=plan)
     assert again.summary() == first.summary() and again.model == first.model
     assert first.model["fingerprint"] != evaluate(bm25, small()[0], ["RR"], plan=plan).model["fingerprint"]
+
+
+def test_runs_are_exported(bm25: Any, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far down as they are ranked; trec_eval then gives the result's own values."""
+    monkeypatch.setattr(cutoff, "DEPTH", 30)
+    monkeypatch.setattr(export, "DEPTH", 30)
+    result = evaluate(bm25, task, ["AP", "R@5"], plan=Plan(tmp_path / "cache"))
+    (part,) = readers.parts(task, None, offline=True)
+    export.export_qrels(task, part.collection, part.cells, tmp_path)
+    export.export_runs(result, task, part.collection, part.cells, tmp_path, cache=tmp_path / "cache")
+    for cell in result.cells:
+        stem = str(tmp_path / export.stem(task, cell.cell))
+        qrels = list(ir_measures.read_trec_qrels(stem + ".qrels.trec"))
+        run = list(ir_measures.read_trec_run(stem + ".run.trec"))
+        assert {q.query_id for q in qrels} == set(cell.query_ids)
+        assert max(Counter(line.query_id for line in run).values(), default=0) <= 30
+        wanted = ir_measures.calc_aggregate([ir_measures.AP, ir_measures.R @ 5], qrels, run)
+        assert {str(m): value for m, value in wanted.items()} == pytest.approx(cell.values)
+    export.export_runs(result, task, part.collection, part.cells[:1], tmp_path, cache=tmp_path / "cache", depth=2)
+    run = list(ir_measures.read_trec_run(str(tmp_path / export.stem(task, part.cells[0])) + ".run.trec"))
+    assert max(Counter(line.query_id for line in run).values()) == 2
+    monkeypatch.setattr(cutoff, "DEPTH", 31)
+    with pytest.raises(IntegrityError, match="bm25: not the one of the result"):
+        export.export_runs(result, task, part.collection, part.cells, tmp_path, cache=tmp_path / "cache")
 
 
 def test_a_judged_passage_that_is_not_there(
