@@ -2,6 +2,9 @@
 
 import json
 import statistics
+import tomllib
+import unicodedata
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +20,9 @@ from xbench.records import Cell
 from xbench.results import Result, read_result, write_result
 from xbench.stats import bootstrap
 from xbench.tables import tables
-from xbench.tasks import load_task
+from xbench.tasks import load_task, task_names
 
+ROOT = Path(__file__).parent.parent
 MINI = load_task("mini")
 MINE = {"size": {"big": ["en", "de", "ru"], "small": ["el", "de"], "none": ["xx"]}}
 
@@ -192,3 +196,50 @@ def test_cells_of_one_language_in_no_group() -> None:
         "cross": {"other > g": cells[:1]},
         "mono": {"other": cells[1:]},
     }
+
+
+FACTS = tomllib.loads((ROOT / "tasks" / "groups" / "languages.toml").read_text(encoding="utf-8"))
+# Joshi et al. 2020, table 1: the example languages of each class, as far as they are here.
+CLASSES = {
+    "5": "en es de ja fr",
+    "4": "ru hu vi nl ko",
+    "3": "id uk ceb af he",
+    "2": "zul_Latn lo mlt_Latn ga",
+}
+
+
+def test_facts_of_every_language_of_every_task() -> None:
+    for name in task_names():
+        for language in load_task(name).languages:
+            assert {"name", "script", "family"} <= FACTS[language].keys(), (name, language)
+    assert {fact for facts in FACTS.values() for fact in facts} == {"name", "script", "family", "resource"}
+    assert {facts.get("resource") for facts in FACTS.values()} == {None, *"012345"}
+    for level, languages in CLASSES.items():
+        assert {FACTS[a]["resource"] for a in languages.split()} == {level}
+    for code, facts in FACTS.items():
+        if "_" in code and facts["script"] not in ("Hani", "Jpan"):
+            assert code.endswith(f"_{facts['script']}"), code
+    found = groupings(load_task("xquad-r"), ["script", "family", "resource"])
+    assert found["script"]["Latn"] == ["de", "en", "es", "tr", "vi"] and found["family"]["Turkic"] == ["tr"]
+    assert list(found["resource"]) == ["3", "4", "5"] and found["resource"]["3"] == ["el", "th"]
+
+
+SCRIPTS = {
+    **{"Latn": "LATIN", "Arab": "ARABIC", "Cyrl": "CYRILLIC", "Deva": "DEVANAGARI", "Beng": "BENGALI", "Grek": "GREEK"},
+    **{"Hebr": "HEBREW", "Armn": "ARMENIAN", "Geor": "GEORGIAN", "Hani": "CJK", "Hang": "HANGUL", "Khmr": "KHMER"},
+    **{"Mlym": "MALAYALAM", "Taml": "TAMIL", "Telu": "TELUGU", "Thai": "THAI", "Ethi": "ETHIOPIC"},
+    "Jpan": "HIRAGANA KATAKANA CJK",
+}
+MIXED = {"lfn", "sr", "uz"}
+
+
+def test_scripts_of_real_texts(data: Path) -> None:
+    folder = data / "tatoeba-laser"
+    if not folder.is_dir():
+        pytest.skip("NO REAL DATA: no tatoeba-laser/ beside xquad-r/")
+    task = load_task("tatoeba-laser")
+    for language in task.query_languages:
+        letters = [c for c in (folder / task.sources[language].name).read_text("utf-8") if c.isalpha()]
+        names = Counter(unicodedata.name(c, "?").split()[0] for c in letters)
+        share = sum(names[name] for name in SCRIPTS[FACTS[language]["script"]].split()) / len(letters)
+        assert (share > 0.9) == (language not in MIXED), (language, share)
