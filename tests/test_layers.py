@@ -15,7 +15,7 @@ LAYERS = [
     ["models", "readers"],
     ["batches", "census", "encode", "index", "shards", "store"],
     ["approximate", "sharded"],
-    ["evaluate", "export", "language", "large", "retrieve", "retrievers", "runs", "scoring", "space"],
+    ["cutoff", "evaluate", "export", "language", "large", "retrieve", "retrievers", "runs", "scoring", "space"],
     ["gate"],
     ["cli"],
 ]

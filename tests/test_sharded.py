@@ -15,8 +15,8 @@ from xbench.census import Known, take_census
 from xbench.errors import DataError, IntegrityError
 from xbench.ranking import Pool, passages_above
 from xbench.records import Judged
-from xbench.shards import Shard
 from xbench.sharded import Ranks, search
+from xbench.shards import Shard
 from xbench.top import first_passages
 
 Matrix = NDArray[np.float32]

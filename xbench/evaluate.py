@@ -1,5 +1,6 @@
 """Encode, index, rank, score: one model on one task, every cell from one pass."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xbench.catalogue import parse_all
+from xbench.catalogue import Measure, parse_all
+from xbench.cutoff import check_depth, large_identity, log_cut, retrieve_first
 from xbench.encode import Encoded, full_identity
 from xbench.errors import UsageError
 from xbench.groups import Grouping, groupings
@@ -17,7 +19,7 @@ from xbench.intervals import with_intervals
 from xbench.large import Large, encode_all
 from xbench.large import Pools as LargePools
 from xbench.large import rank as rank_large
-from xbench.models import Encoder, Given, Retriever, slug
+from xbench.models import Encoder, Given, LargeRetriever, Retriever, slug
 from xbench.models.fuse import Fusion
 from xbench.progress import track
 from xbench.ranking import passages_above
@@ -90,7 +92,7 @@ def evaluate(
         read = list(parts(task, plan.data, offline=plan.offline))
     job = _Job(task, read, depth, plan, batch_tokens, watch)
     if any(part.collection.large for part in read):
-        ranking = job.by_shards(model, large or Large())
+        ranking = job.by_first(model, wanted) if isinstance(model, LargeRetriever) else job.by_shards(model, large)
     else:
         ranking = job.by_vectors(model) if isinstance(model, (Encoder, Given)) else job.by_pools(model)
     # Not where vectors are kept: there the texts differ.
@@ -170,12 +172,13 @@ class _Job(NamedTuple):
             top = first_passages(space.queries, space.pool, self.depth, threads=threads, advance=advance)
         return table._replace(above=above, top=top)
 
-    def by_shards(self, model: Encoder | Given | Retriever | Fusion, large: Large) -> _Ranking:
+    def by_shards(self, model: Encoder | Given | Retriever | Fusion, large: Large | None) -> _Ranking:
         """Vectors in shards on disk, which are searched one after the other."""
+        large = large or Large()
         if not isinstance(model, Encoder):
             raise UsageError(
                 f"model {model.name!r} needs all passages of {self.task.name} at once, which are too many to hold; "
-                "only models that encode texts can search them"
+                "bm25 and models that encode texts can search them"
             )
         if len(self.parts) > 1:
             raise UsageError(f"task {self.task.name}: pools of a cell's own cannot be too large to hold")
@@ -226,6 +229,24 @@ class _Job(NamedTuple):
                 identity = retriever.identity
         log_unmatched(unmatched)
         return _ranking(tables, identity, {f"{i + 1}.": some for i, some in encoded.items()}, unmatched)
+
+    def by_first(self, model: LargeRetriever, measures: Sequence[Measure]) -> _Ranking:
+        """A retriever searches the first passages of pools that are too large for scores of all."""
+        check_depth(measures)
+        tables: list[RankTable] = []
+        unmatched: dict[str, dict[str, int]] = {}
+        for part in self.parts:
+            asked = sum(len(part.collection.queries[cell.query_language]) for cell in part.cells)
+            with contextlib.ExitStack() as stack:
+                with self.watch("index"):
+                    searchers = stack.enter_context(model.search_large(part.collection.large, self.plan.cache))
+                with self.watch("search"), track("searching", asked, "queries") as advance:
+                    table = judge(part.collection, languages_of(self.task, part.collection))
+                    table, lost = retrieve_first(part, searchers, table, self.depth, advance)
+            tables.append(table)
+            unmatched |= lost
+        log_cut(unmatched)
+        return _ranking(tables, large_identity(model), {}, unmatched)
 
 
 def _ranking(

@@ -14,7 +14,7 @@ from xbench.intervals import with_intervals
 from xbench.models import slug
 from xbench.progress import log
 from xbench.ranking import rule_order, tie_order
-from xbench.ranks import RankTable, judge, light
+from xbench.ranks import RankTable, judge
 from xbench.records import Cell, Collection
 from xbench.results import CellResult, Result
 from xbench.scoring import log_undefined, score
@@ -89,11 +89,8 @@ def _table(path: Path, prefix: str, task: Task, collection: Collection) -> RankT
 
     So it can't be told whether a passage that only the run has is in the corpus; its language is that of its id.
     """
-    if not collection.large:
-        return judge(collection, languages_of(task, collection))
-    some = light(collection, (prefix + doc_id for _, doc_id in named(path)))
-    table = judge(some, languages_of(task, some))
-    return table._replace(sizes=np.array([len(collection.large.get(a, ())) for a in table.languages], np.int64))
+    named_ = (prefix + doc_id for _, doc_id in named(path)) if collection.large else ()
+    return judge(collection, languages_of(task, collection), named_)
 
 
 def score_run(
