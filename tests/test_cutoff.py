@@ -230,7 +230,7 @@ def test_what_cannot_search_large_pools(task: Task, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="model 'dense' needs all passages of mini at once"):
         evaluate(Dense(), task, ["RR"], plan=Plan(tmp_path))
     fusion = Fusion("fuse:hash+dense", (HashEncoder(), Dense()), None)
-    with pytest.raises(UsageError, match="model 'fuse:hash.dense' searches no pool"):
+    with pytest.raises(UsageError, match="model 'fuse:hash.dense' needs all passages of mini at once"):
         evaluate(fusion, task, ["RR"], plan=Plan(tmp_path))
 
 
