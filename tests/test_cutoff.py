@@ -30,7 +30,7 @@ from xbench.storage import sha256
 from xbench.task import Task, vary
 from xbench.tasks import load_task
 
-LANGUAGES = ("de", "en", "es")
+LANGUAGES = ("de", "en")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_every_cell_as_trec_eval_has_it(
     result = evaluate(bm25, task, ["AP", "RR", "R@3", f"nDCG@{min(depth, 10)}"], plan=Plan(tmp_path / "cache"))
     assert result.model["identity"]["depth"] == depth
     runs = runs_of(bm25, collection, original, depth, tmp_path)
-    assert [c.cell for c in result.cells] == original.cells() and len(result.cells) == 3 + 6 + 3
+    assert [c.cell for c in result.cells] == original.cells() and len(result.cells) == 2 + 2 + 2
     lost = 0
     for cell in result.cells:
         inside = {p.doc_id for language in cell.cell.passage_languages for p in collection.passages[language]}
@@ -211,10 +211,13 @@ def test_a_judged_passage_that_is_not_there(
         yield part
 
     monkeypatch.setitem(readers.READERS, "streamed", short)
-    with pytest.raises(
-        DataError, match=r"^1 of \d+ judged passages are not in the corpora of en, such as en:99.9.9 of query en:"
-    ):
+    with pytest.raises(DataError, match=r"^1 judged passages are in no corpus, expected 0: en:99.9.9$"):
         evaluate(bm25, task, ["RR"], plan=Plan(tmp_path / "cache"))
+    task = replace(task, options={"dangling": 1})
+    result = evaluate(bm25, task, ["RR", "AP"], plan=Plan(tmp_path / "cache"))
+    (cell,) = [c for c in result.cells if c.cell.name == "mono/en"]
+    assert cell.unmatched is not None and cell.unmatched["relevant"] >= 1
+    assert cell.per_query["AP"][0] == 0.5 and cell.per_query["RR"][0] == 1  # the other one is first
 
 
 class Dense:
@@ -265,27 +268,27 @@ def test_measures_that_look_too_deep(task: Task, tmp_path: Path) -> None:
 
 
 def test_grades_languages_and_queries_without_a_judgement() -> None:
-    """By hand: a passage judged not relevant is no loss; one of a language that is not asked for is no passage."""
+    """By hand: a passage judged not relevant has no place; one of a language that is not asked for is no passage."""
     corpus = Corpus((), read_rows, 50, "x")
     queries = {"a": [Query("a:1", "x"), Query("a:2", "x")], "b": [Query("b:1", "x")]}
     qrels = {"a:1": {"a:9": 1, "a:10": 2, "a:7": 0, "c:1": 1}, "b:1": {"b:1": 1, "a:10": 1}}
     collection = Collection(queries, {}, qrels, {}, large={"a": corpus, "b": corpus})
     table = cutoff.judge_large(collection, ("a", "b"))
-    assert table.doc_ids == ["a:10", "a:7", "a:9", "b:1"] and table.sizes.tolist() == [50, 50]
-    assert table.query_ids == ["a:1", "a:2", "b:1"] and table.judged.indptr.tolist() == [0, 3, 3, 5]
+    assert table.doc_ids == ["a:10", "a:9", "b:1"] and table.sizes.tolist() == [50, 50]
+    assert table.query_ids == ["a:1", "a:2", "b:1"] and table.judged.indptr.tolist() == [0, 2, 2, 4]
     mono, cross, multi = Cell("mono", "a", ("a",)), Cell("cross", "b", ("a",)), Cell("multi", "b", ("a", "b"))
     part = Part([mono, cross, multi], collection, {})
     found, lost = cutoff.retrieve_first(part, Fixed(["b:5", "a:10", "a:3", "b:1"]), table, 3, lambda _: None)
     # Of `alone` in the order of doc_ids: a:10 is second; the others are not there.
-    assert found.alone is not None and found.alone.tolist() == [1, -1, -1, 1, -1]
-    assert found.above.tolist() == [[-1, -1]] * 3 + [[0, 1], [2, 1]]
+    assert found.alone is not None and found.alone.tolist() == [1, -1, 1, -1]
+    assert found.above.tolist() == [[-1, -1]] * 2 + [[0, 1], [2, 1]]
     assert lost == {
         "mono/a": {"queries": 0, "relevant": 1, "passages": 46},
         "cross/b-a": {"queries": 0, "relevant": 0, "passages": 46},
         "multi/b": {"queries": 0, "relevant": 0, "passages": 96},
     }
-    assert found.doc_ids == ["a:10", "a:7", "a:9", "b:1", "b:5", "a:3"]
-    assert found.doc_language.tolist() == [0, 0, 0, 1, 1, 0]
-    assert found.top.tolist() == [[-1] * 3, [-1] * 3, [4, 0, 5]]
+    assert found.doc_ids == ["a:10", "a:9", "b:1", "b:5", "a:3"]
+    assert found.doc_language.tolist() == [0, 0, 1, 1, 0]
+    assert found.top.tolist() == [[-1] * 3, [-1] * 3, [3, 0, 4]]
     assert found.ranked(mono)[0].ranks.tolist() == [2.0, np.inf]
     assert found.ranked(multi)[0].ranks.tolist() == [2.0, 4.0]
