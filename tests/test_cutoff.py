@@ -30,7 +30,7 @@ from xbench.storage import sha256
 from xbench.task import Task, vary
 from xbench.tasks import load_task
 
-LANGUAGES = ("de", "en", "es")
+LANGUAGES = ("de", "en")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_every_cell_as_trec_eval_has_it(
     result = evaluate(bm25, task, ["AP", "RR", "R@3", f"nDCG@{min(depth, 10)}"], plan=Plan(tmp_path / "cache"))
     assert result.model["identity"]["depth"] == depth
     runs = runs_of(bm25, collection, original, depth, tmp_path)
-    assert [c.cell for c in result.cells] == original.cells() and len(result.cells) == 3 + 6 + 3
+    assert [c.cell for c in result.cells] == original.cells() and len(result.cells) == 2 + 2 + 2
     lost = 0
     for cell in result.cells:
         inside = {p.doc_id for language in cell.cell.passage_languages for p in collection.passages[language]}
@@ -211,10 +211,13 @@ def test_a_judged_passage_that_is_not_there(
         yield part
 
     monkeypatch.setitem(readers.READERS, "streamed", short)
-    with pytest.raises(
-        DataError, match=r"^1 of \d+ judged passages are not in the corpora of en, such as en:99.9.9 of query en:"
-    ):
+    with pytest.raises(DataError, match=r"^1 judged passages are in no corpus, expected 0: en:99.9.9$"):
         evaluate(bm25, task, ["RR"], plan=Plan(tmp_path / "cache"))
+    task = replace(task, options={"dangling": 1})
+    result = evaluate(bm25, task, ["RR", "AP"], plan=Plan(tmp_path / "cache"))
+    (cell,) = [c for c in result.cells if c.cell.name == "mono/en"]
+    assert cell.unmatched is not None and cell.unmatched["relevant"] >= 1
+    assert cell.per_query["AP"][0] == 0.5 and cell.per_query["RR"][0] == 1  # the other one is first
 
 
 class Dense:
@@ -265,7 +268,7 @@ def test_measures_that_look_too_deep(task: Task, tmp_path: Path) -> None:
 
 
 def test_grades_languages_and_queries_without_a_judgement() -> None:
-    """By hand: a passage judged not relevant is no loss; one of a language that is not asked for is no passage."""
+    """By hand: a passage judged not relevant has no place; one of a language that is not asked for is no passage."""
     corpus = Corpus((), read_rows, 50, "x")
     queries = {"a": [Query("a:1", "x"), Query("a:2", "x")], "b": [Query("b:1", "x")]}
     qrels = {"a:1": {"a:9": 1, "a:10": 2, "a:7": 0, "c:1": 1}, "b:1": {"b:1": 1, "a:10": 1}}

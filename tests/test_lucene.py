@@ -89,15 +89,15 @@ def same(bm25: Any, pool: Mapping[str, Sequence[Passage]], asked: Sequence[Query
 def test_every_pool_has_the_scores_of_the_pool_in_memory(bm25: Any, mini: Collection, tmp_path: Path) -> None:
     """Mono and cross cells of some languages, the joint pool; to a depth within the pool and beyond."""
     assert isinstance(bm25, LargeRetriever)
-    some = {language: mini.passages[language] for language in ("de", "en", "zh")}
+    some = {language: mini.passages[language] for language in ("de", "en")}
     for language, rows in some.items():
         queries = [*mini.queries[language], Query("twice", " ".join(q.text for q in mini.queries[language][:5] * 2))]
         wanted = same(bm25, {language: rows}, queries, language, 7, tmp_path)
         assert any(len(ids) == 7 for ids, _ in wanted)
-        same(bm25, {language: rows}, mini.queries["en"], "en", 1000, tmp_path)
+        same(bm25, {language: rows}, [*mini.queries["en"], *mini.queries[language]], "en", 1000, tmp_path)
     for language in some:
         wanted = same(bm25, some, mini.queries[language], language, 12, tmp_path)
-        assert language == "zh" or any(not doc_id.startswith(language) for ids, _ in wanted for doc_id in ids)
+        assert any(not doc_id.startswith(language) for ids, _ in wanted for doc_id in ids)
 
 
 @pytest.mark.slow
@@ -151,20 +151,20 @@ def test_ties_at_the_border(bm25: Any, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(lucene, "BUFFER_MB", buffer)
     rng = np.random.default_rng(0)
     texts = ["dog cat", "dog bird", "dog", "cow sheep dog dog", "bird"]
-    numbers = rng.permutation(4000)
+    numbers = rng.permutation(2500)
     rows = [
         Passage(f"en:{HEADS[i % len(HEADS)]}{i}", texts[rng.choice(5, p=[0.6, 0.2, 0, 0.001, 0.199])]) for i in numbers
     ]
-    queries = [Query(text, text) for text in ("dog", "dog cat", "bird dog dog", "sheep", "none", "bird cat cow dog")]
+    queries = [Query(text, text) for text in ("dog", "bird dog dog", "sheep", "none", "bird cat cow dog")]
     large = corpus(rows, tmp_path / "corpus")
     wanted = expected(bm25, {"en": rows}, queries, "en", len(rows), tmp_path)
     with bm25.search_large({"en": large}, tmp_path) as indexes:
         assert (len(indexes.indexes["en"].leaves) > 1) == (buffer < 1)
-        for k in (1, 10, 999, 1500, 5000):
+        for k in (1, 999, 5000):
             hits = [tuple(found) for found in indexes.pool(["en"]).hits(queries, "en", k)]
             assert hits == [(ids[:k], scores[:k]) for ids, scores in wanted], k
     ties = [len(scores) - len(set(scores)) for _, scores in wanted]
-    assert max(ties) > 3000 and wanted[4] == ([], [])
+    assert max(ties) > 1900 and wanted[3] == ([], [])
 
 
 # Indexes that stay

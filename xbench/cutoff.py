@@ -15,7 +15,7 @@ from xbench.models import FirstSearcher, Hits, LargeRetriever, Pooler
 from xbench.progress import log
 from xbench.ranks import RankTable
 from xbench.readers.part import Part
-from xbench.records import Cell, Collection, Query
+from xbench.records import Cell, Query
 
 DEPTH = 1000  # of trec_eval's runs, and of the published BM25 runs of MIRACL
 BLOCK = 64  # queries that are analysed together
@@ -38,7 +38,12 @@ def large_identity(model: LargeRetriever) -> dict[str, object]:
 
 
 def retrieve_first(
-    part: Part, searchers: Pooler, table: RankTable, depth: int, advance: Callable[[int], None]
+    part: Part,
+    searchers: Pooler,
+    table: RankTable,
+    depth: int,
+    advance: Callable[[int], None],
+    dangling: int = 0,
 ) -> tuple[RankTable, dict[str, dict[str, int]]]:
     """Search the first DEPTH passages of every pool.
 
@@ -48,22 +53,28 @@ def retrieve_first(
         table: from `ranks.judge`.
         depth: first passages of the joint pool to keep.
         advance: called with each number of queries that are done.
+        dangling: relevant passages that are in no corpus, as the task says.
 
     Returns:
         The table with its ranks, and for each cell's name what was not retrieved, as `CellResult.unmatched`.
 
     Raises:
-        DataError: a judged passage is none of its corpus.
+        DataError: there are other dangling ones.
         XbenchError: whatever the retriever raises.
     """
     pools: dict[tuple[str, ...], list[Cell]] = {}
     for cell in part.cells:
         pools.setdefault(cell.passage_languages, []).append(cell)
+    relevant = np.unique(table.judged.rows[table.judged.grades > 0])
+    wanted = [table.doc_ids[row] for row in relevant]
+    missing = sorted(searchers.pool(list(part.collection.large)).missing(wanted))
+    if len(missing) != dangling:
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise DataError(f"{len(missing)} judged passages are in no corpus, expected {dangling}: {shown}")
     found = _Found(table, depth if any(cell.setting == "multi" for cell in part.cells) else 0)
     unmatched: dict[str, dict[str, int]] = {}
     for languages, cells in pools.items():
         searcher = searchers.pool(languages)
-        found.refuse_missing(searcher, languages, part.collection)
         for cell in cells:
             queries = part.collection.queries[cell.query_language]
             unmatched[cell.name] = found.search(cell, searcher, queries, advance)
@@ -93,16 +104,6 @@ class _Found:
         self._alone = np.full(len(table.above), -1, np.int32)
         self._top: dict[int, list[str]] = {}
 
-    def refuse_missing(self, searcher: FirstSearcher, languages: Sequence[str], collection: Collection) -> None:
-        """Refuse judged passages that are not in their corpus."""
-        wanted = [doc_id for doc_id in self._table.doc_ids if _language(doc_id) in languages]
-        if missing := searcher.missing(wanted):
-            query_id = next(q for q, judged in collection.qrels.items() if missing[0] in judged)
-            raise DataError(
-                f"{len(missing)} of {len(wanted)} judged passages are not in the corpora of {', '.join(languages)}, "
-                f"such as {missing[0]} of query {query_id}; are corpus and qrels of one version?"
-            )
-
     def search(
         self, cell: Cell, searcher: FirstSearcher, queries: Sequence[Query], advance: Callable[[int], None]
     ) -> dict[str, int]:
@@ -116,12 +117,12 @@ class _Found:
         for low in range(0, len(queries), BLOCK):
             for hits in searcher.hits(queries[low : low + BLOCK], cell.query_language, DEPTH):
                 entries = np.arange(*t.judged.indptr[row : row + 2])
-                entries = entries[np.isin(t.doc_language[t.judged.rows[entries]], columns)]
-                relevant = entries[t.judged.grades[entries] > 0]
-                places = self._note(cell, hits, entries)
-                if len(relevant):
+                inside = np.isin(t.doc_language[t.judged.rows[entries]], columns)
+                entries = entries[inside & (t.judged.grades[entries] > 0)]
+                placed = self._note(cell, hits, entries)
+                if len(entries):
                     counts["queries"] += not hits.doc_ids
-                    counts["relevant"] += sum(int(entry) not in places for entry in relevant)
+                    counts["relevant"] += len(entries) - placed
                     counts["passages"] += pool - len(hits.doc_ids)
                 if cell.setting == "multi":
                     self._top[row] = hits.doc_ids[: self._depth]
@@ -129,8 +130,8 @@ class _Found:
             advance(len(queries[low : low + BLOCK]))
         return counts
 
-    def _note(self, cell: Cell, hits: Hits, entries: NDArray[np.int64]) -> set[int]:
-        """Note where judged passages stand; returns the entries of those that were retrieved."""
+    def _note(self, cell: Cell, hits: Hits, entries: NDArray[np.int64]) -> int:
+        """Note where relevant passages stand; returns how many of them were retrieved."""
         t = self._table
         place_of = {doc_id: place for place, doc_id in enumerate(hits.doc_ids)}
         places = {int(e): place_of[d] for e in entries if (d := t.doc_ids[t.judged.rows[e]]) in place_of}
@@ -142,7 +143,7 @@ class _Found:
             languages = np.array([number[_language(d)] for d in hits.doc_ids[: max(places.values())]], np.int64)
             for entry, place in places.items():
                 self._above[entry] = np.bincount(languages[:place], minlength=len(t.languages))
-        return set(places)
+        return len(places)
 
     def table(self) -> RankTable:
         """The table, with the first passages of the joint pool among its `doc_ids`."""

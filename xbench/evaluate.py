@@ -242,7 +242,8 @@ class _Job(NamedTuple):
                     searchers = stack.enter_context(model.search_large(part.collection.large, self.plan.cache))
                 with self.watch("search"), track("searching", asked, "queries") as advance:
                     table = judge(part.collection, languages_of(self.task, part.collection))
-                    table, lost = retrieve_first(part, searchers, table, self.depth, advance)
+                    dangling = self.task.options.get("dangling", 0)
+                    table, lost = retrieve_first(part, searchers, table, self.depth, advance, dangling)
             tables.append(table)
             unmatched |= lost
         log_cut(unmatched)
