@@ -173,7 +173,8 @@ class _Job(NamedTuple):
         tables: list[RankTable] = []
         unmatched: dict[str, dict[str, int]] = {}
         identity: dict[str, object] = {}
-        with self.watch("search"):
+        asked = [len(part.collection.queries[cell.query_language]) for part in self.parts for cell in part.cells]
+        with self.watch("search"), track("searching", sum(asked), "queries") as advance:
             for number, (part, collection) in enumerate(zip(self.parts, collections, strict=True)):
                 retriever: Retriever | Fused
                 if isinstance(model, Fusion):
@@ -183,7 +184,7 @@ class _Job(NamedTuple):
                     retriever = model
                 table = judge(collection, languages_of(self.task, part.collection))
                 job = Pools(retriever, self.task, part.cells, collection)
-                table, lost = retrieve(job, table, self.depth, self.plan.cache)
+                table, lost = retrieve(job, table, self.depth, self.plan.cache, advance)
                 tables.append(table)
                 unmatched |= lost
                 identity = retriever.identity

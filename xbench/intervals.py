@@ -10,7 +10,7 @@ from xbench.catalogue import parse
 from xbench.errors import UsageError
 from xbench.progress import log
 from xbench.results import CellResult, Result
-from xbench.stats import Sample, bootstrap, sample
+from xbench.stats import Job, Sample, bootstraps, sample
 
 LEVEL, RESAMPLES, SEED = 0.95, 10_000, 0
 # What is drawn as one: queries about one paragraph, queries that are one question, or each query alone.
@@ -73,19 +73,21 @@ def with_intervals(result: Result, by: str = "paragraph") -> Result:
     """
     found: dict[str, dict[str, list[float]]] = {}
     by_query: dict[str, dict[str, list[float]]] = {}
-    sizes: set[int] = set()
+    jobs: dict[tuple[str, ...], dict[tuple[str, bool], Job]] = {}  # by clusters, which are then drawn once
     for name, (statistic, part) in samples(result.cells, result.clusters, by).items():
-        sizes.add(len(part.clusters))
-        ends = bootstrap(part, settings(part), statistic=statistic, level=LEVEL, resamples=RESAMPLES, seed=SEED)
-        for where, interval in ends.items():
-            if interval.undefined:
-                log.info("%s of %s: %d resamples without a query of a cell", name, where, interval.undefined)
-            if np.isfinite(interval.low):
-                found.setdefault(where, {})[name] = [interval.low, interval.high]
+        mine = jobs.setdefault(tuple(part.clusters), {})
+        mine[name, False] = Job(part, settings(part), statistic)
         if statistic == "mean":  # a mean over queries of medians over queries has no such interval
-            ends = bootstrap(_by_setting(part), {}, level=LEVEL, resamples=RESAMPLES, seed=SEED)
-            for where, interval in ends.items():
-                by_query.setdefault(where, {})[name] = [interval.low, interval.high]
+            mine[name, True] = Job(_by_setting(part), {})
+    for mine in jobs.values():
+        ends = bootstraps(list(mine.values()), level=LEVEL, resamples=RESAMPLES, seed=SEED)
+        for (name, of_queries), intervals in zip(mine, ends, strict=True):
+            for where, interval in intervals.items():
+                if interval.undefined:
+                    log.info("%s of %s: %d resamples without a query of a cell", name, where, interval.undefined)
+                if np.isfinite(interval.low):
+                    (by_query if of_queries else found).setdefault(where, {})[name] = [interval.low, interval.high]
+    sizes = map(len, jobs)
     about: dict[str, Any] = {"interval": "percentile bootstrap", "level": LEVEL, "resamples": RESAMPLES, "seed": SEED}
     about |= {"cluster": by, "clusters": max(sizes, default=0)}
     return replace(result, intervals=found, intervals_by_query=by_query, statistics=about)

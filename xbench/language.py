@@ -12,7 +12,7 @@ from xbench.errors import DataError, UsageError
 from xbench.intervals import with_intervals
 from xbench.ranks import RankTable
 from xbench.records import Cell, Ranked
-from xbench.results import Result
+from xbench.results import CellResult, Result
 from xbench.scoring import log_undefined, score
 
 MAPS: dict[str, tuple[Callable[[Ranked], NDArray[np.float64]], Callable[[NDArray[np.float64]], np.floating]]] = {
@@ -20,6 +20,18 @@ MAPS: dict[str, tuple[Callable[[Ranked], NDArray[np.float64]], Callable[[NDArray
     "AP in separate pools": (bias.separate_pools, np.mean),
     "AP in the joint pool with one target": (bias.one_target, np.mean),
 }
+
+
+def multi_cells(result: Result) -> list[CellResult]:
+    """The multi cells of a result.
+
+    Raises:
+        UsageError: it has none.
+    """
+    found = [cell for cell in result.cells if cell.cell.setting == "multi"]
+    if not found:
+        raise UsageError(f"{result.task['name']}: the result has no multi cell, so language bias has no meaning")
+    return found
 
 
 def bias_result(result: Result, table: RankTable, k: int, cluster: str = "paragraph") -> Result:
@@ -34,11 +46,9 @@ def bias_result(result: Result, table: RankTable, k: int, cluster: str = "paragr
     Raises:
         UsageError: the result has no multi cell, or keeps fewer than k first passages.
     """
-    old = {cell.cell: cell for cell in result.cells if cell.cell.setting == "multi"}
+    old = {cell.cell: cell for cell in multi_cells(result)}
     if any(cell.passage_languages != table.languages for cell in old):
         raise DataError(f"{result.task['name']}: the ranks beside the result are of other languages")
-    if not old:
-        raise UsageError(f"{result.task['name']}: the result has no multi cell, so language bias has no meaning")
     if table.top.shape[1] < min(k, int(table.sizes.sum())):
         raise UsageError(
             f"k = {k}: the result keeps the first {table.top.shape[1]} passages of each query; "

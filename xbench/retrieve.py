@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from xbench.errors import IntegrityError, ModelOutputError
 from xbench.models import Retriever, Searcher
-from xbench.progress import log, track
+from xbench.progress import log
 from xbench.ranking import rule_order, tie_order
 from xbench.ranks import RankTable
 from xbench.records import Cell, Collection, Query
@@ -49,7 +49,9 @@ class Pools(NamedTuple):
     collection: Collection
 
 
-def retrieve(job: Pools, table: RankTable, depth: int, cache: Path) -> tuple[RankTable, dict[str, dict[str, int]]]:
+def retrieve(
+    job: Pools, table: RankTable, depth: int, cache: Path, advance: Callable[[int], None] = lambda _: None
+) -> tuple[RankTable, dict[str, dict[str, int]]]:
     """Search every pool.
 
     Args:
@@ -57,6 +59,7 @@ def retrieve(job: Pools, table: RankTable, depth: int, cache: Path) -> tuple[Ran
         table: from `ranks.judge`.
         depth: first passages of the joint pool to keep.
         cache: the folder of all stores; what is kept of each pool goes there.
+        advance: called with each number of queries done.
 
     Returns:
         The table with its ranks, and for each cell's name what was not retrieved, as `CellResult.unmatched`.
@@ -73,25 +76,23 @@ def retrieve(job: Pools, table: RankTable, depth: int, cache: Path) -> tuple[Ran
     top = np.full((len(table.query_ids), min(depth, len(table.doc_ids))), -1, np.int32)
     unmatched: dict[str, dict[str, int]] = {}
     folder = cache / "pools" / fingerprint({"schema": SCHEMA, "model": retriever.identity, "task": task.sha256})
-    total = sum(len(collection.queries[cell.query_language]) for cell in job.cells)
-    with track("searching", total, "queries") as advance:
-        for languages, cells in pools.items():
-            joint = any(cell.setting == "multi" for cell in cells)
-            part = _Part(table, languages, depth if joint else 0)
-            kept = _search(retriever, collection, part, cells, folder, advance)
-            for cell, (low, high, entries), found in zip(cells, map(part.of, cells), kept, strict=True):
-                if len(languages) == 1:
-                    alone[entries] = found.above[:, 0]
-                if joint:
-                    above[entries] = 0  # a language without passages has none above
-                    above[entries[:, None], part.columns] = found.above
-                    top[low:high] = part.rows[found.top]
-                counted = part.relevant[low:high] > 0
-                unmatched[cell.name] = {
-                    "queries": int((found.matched[counted] == 0).sum()),
-                    "relevant": int(found.lost[counted].sum()),
-                    "passages": int((len(part.rows) - found.matched[counted]).sum()),
-                }
+    for languages, cells in pools.items():
+        joint = any(cell.setting == "multi" for cell in cells)
+        part = _Part(table, languages, depth if joint else 0)
+        kept = _search(retriever, collection, part, cells, folder, advance)
+        for cell, (low, high, entries), found in zip(cells, map(part.of, cells), kept, strict=True):
+            if len(languages) == 1:
+                alone[entries] = found.above[:, 0]
+            if joint:
+                above[entries] = 0  # a language without passages has none above
+                above[entries[:, None], part.columns] = found.above
+                top[low:high] = part.rows[found.top]
+            counted = part.relevant[low:high] > 0
+            unmatched[cell.name] = {
+                "queries": int((found.matched[counted] == 0).sum()),
+                "relevant": int(found.lost[counted].sum()),
+                "passages": int((len(part.rows) - found.matched[counted]).sum()),
+            }
     return table._replace(above=above, alone=alone, top=top), unmatched
 
 

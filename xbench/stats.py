@@ -7,7 +7,7 @@ what changes sides, all cells at once, since the same clusters occur in all of t
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -97,21 +97,52 @@ def bootstrap(
     Raises:
         DataError: a group is empty, bears the name of a cell or has a cell that the sample lacks.
     """
-    members = group_members(sample, groups)
-    estimate = {"mean": _mean, "median": _median}[statistic]
+    (found,) = bootstraps([Job(sample, groups, statistic)], level=level, resamples=resamples, seed=seed)
+    return found
+
+
+class Job(NamedTuple):
+    """What `bootstrap` is asked for."""
+
+    sample: Sample
+    groups: Mapping[str, Sequence[str]]
+    statistic: Literal["mean", "median"] = "mean"
+
+
+def bootstraps(
+    jobs: Sequence[Job], *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> list[dict[str, Interval]]:
+    """`bootstrap` of several samples with the same clusters, which are drawn once for all.
+
+    Raises:
+        DataError: as `bootstrap`.
+    """
+    sample = jobs[0].sample
+    if any(job.sample.clusters != sample.clusters for job in jobs):
+        raise ValueError("samples of different clusters")
+    members = [group_members(job.sample, job.groups) for job in jobs]
+    estimates = [{"mean": _means, "median": _medians}[job.statistic](job.sample) for job in jobs]
     rng = np.random.default_rng(seed)
     size = len(sample.clusters)
-    parts = []
-    for drawn in draws(size, sample, resamples, rng):
+    parts: list[list[Floats]] = [[] for _ in jobs]
+    widest = max((job.sample for job in jobs), key=_width)
+    for drawn in draws(size, widest, resamples, rng):
         offset = np.arange(len(drawn))[:, None] * size
         weights = np.bincount((drawn + offset).ravel(), minlength=drawn.size).reshape(drawn.shape)
-        parts.append(with_groups(estimate(sample, weights), members))
-    found = np.concatenate(parts)
+        for part, estimate, some in zip(parts, estimates, members, strict=True):
+            part.append(with_groups(estimate(weights), some))
+    return [
+        _ends([*job.sample.cells, *some], np.concatenate(part), level)
+        for job, some, part in zip(jobs, members, parts, strict=True)
+    ]
+
+
+def _ends(names: Sequence[str], found: Floats, level: float) -> dict[str, Interval]:
+    """The percentile intervals of the columns of resamples (m, names)."""
     undefined = np.isnan(found).sum(axis=0)
     ends = np.full((2, found.shape[1]), np.nan)
-    some = undefined < resamples
+    some = undefined < len(found)
     ends[:, some] = np.nanquantile(found[:, some], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    names = [*sample.cells, *members]
     return {name: Interval(float(a), float(b), int(u)) for name, a, b, u in zip(names, *ends, undefined, strict=True)}
 
 
@@ -160,27 +191,63 @@ def cell_means(sample: Sample) -> Floats:
 
 def draws(choices: int, sample: Sample, resamples: int, rng: np.random.Generator) -> Iterator[Ints]:
     """(m, clusters) numbers below `choices`, `resamples` rows in all, in pieces of bounded memory."""
-    step = max(1, CHUNK // max(len(sample.clusters), int(np.diff(cell_edges(sample)).max()), 2 * len(sample.cells)))
+    step = max(1, CHUNK // _width(sample))
     for start in range(0, resamples, step):
         yield rng.integers(0, choices, (min(step, resamples - start), len(sample.clusters)))
 
 
-def _mean(sample: Sample, weights: Ints) -> Floats:
-    """(m, clusters) weights -> (m, cells) means; NaN where a cell has no query."""
-    sums, sizes = np.split(weights.astype(np.float64) @ np.column_stack(cluster_tables(sample)), 2, axis=1)
-    means = np.full_like(sums, np.nan)
-    np.divide(sums, sizes, out=means, where=sizes > 0)
-    return means
+def _width(sample: Sample) -> int:
+    """Numbers that one resample takes."""
+    return max(len(sample.clusters), int(np.diff(cell_edges(sample)).max()), 2 * len(sample.cells))
 
 
-def _median(sample: Sample, weights: Ints) -> Floats:
-    """As `_mean`; the middle value, or the mean of the middle two, each query repeated by its weight."""
-    found = np.full((len(weights), len(sample.cells)), np.nan)
-    for j, (low, high) in enumerate(itertools.pairwise(cell_edges(sample))):
-        order = low + np.argsort(sample.values[low:high], kind="stable")
-        upto = weights[:, sample.cluster[order]].cumsum(axis=1)
-        total = upto[:, -1:]
-        some = total[:, 0] > 0
-        middle = [order[(upto < place)[some].sum(axis=1)] for place in ((total + 1) // 2, total // 2 + 1)]
-        found[some, j] = sample.values[middle].mean(axis=0)
-    return found
+Estimate = Callable[[Ints], Floats]  # (m, clusters) weights -> (m, cells) values; NaN where a cell has no query
+
+
+def _means(sample: Sample) -> Estimate:
+    """The mean of the queries of each cell, each repeated by the weight of its cluster."""
+    k, m = len(sample.clusters), len(sample.cells)
+    filled = len(np.unique(sample.cluster * m + sample.cell))
+    if filled * 8 > k * m:
+        table = np.column_stack(cluster_tables(sample))
+
+        def totals(weights: Floats) -> Floats:
+            found: Floats = weights @ table
+            return found
+    else:  # few clusters are in more than one cell, as where languages share no question
+
+        def totals(weights: Floats) -> Floats:
+            found = np.asarray((sparse @ weights.T).T)
+            return found
+
+        from scipy.sparse import coo_array
+
+        columns = np.concatenate([sample.cell, sample.cell + m])
+        values = np.concatenate([sample.values, np.ones(len(sample.values))])
+        sparse = coo_array((values, (columns, np.tile(sample.cluster, 2))), (2 * m, k)).tocsr()
+
+    def estimate(weights: Ints) -> Floats:
+        sums, sizes = np.split(totals(weights.astype(np.float64)), 2, axis=1)
+        means = np.full_like(sums, np.nan)
+        np.divide(sums, sizes, out=means, where=sizes > 0)
+        return means
+
+    return estimate
+
+
+def _medians(sample: Sample) -> Estimate:
+    """As `_means`; the middle value, or the mean of the middle two."""
+    edges = list(itertools.pairwise(cell_edges(sample)))
+    orders = [low + np.argsort(sample.values[low:high], kind="stable") for low, high in edges]
+
+    def estimate(weights: Ints) -> Floats:
+        found = np.full((len(weights), len(sample.cells)), np.nan)
+        for j, order in enumerate(orders):
+            upto = weights[:, sample.cluster[order]].cumsum(axis=1)
+            total = upto[:, -1:]
+            some = total[:, 0] > 0
+            middle = [order[(upto < place)[some].sum(axis=1)] for place in ((total + 1) // 2, total // 2 + 1)]
+            found[some, j] = sample.values[middle].mean(axis=0)
+        return found
+
+    return estimate

@@ -24,11 +24,12 @@ def command(result: Path, k: int, cluster: str, format_: str | None) -> None:
     All from what the run has stored: ranks of the relevant passages in the joint pool, and the first passages of
     each query (100, if no measure wanted more). What each measure is: docs/bias.md.
     """
-    from xbench.language import bias_result, heat_maps
+    from xbench.language import bias_result, heat_maps, multi_cells
     from xbench.results import read_ranks, read_result
     from xbench.tables import bias_tables
 
     stored = read_result(result)
+    multi_cells(stored)  # else there are no ranks to read
     table = read_ranks(result, stored)
     found = bias_result(stored, table, k, cluster)
     maps = heat_maps(table, [cell.cell for cell in found.cells])

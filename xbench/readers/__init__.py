@@ -9,12 +9,16 @@ from pathlib import Path
 from xbench.errors import DataError, IntegrityError, UsageError
 from xbench.readers.part import Part, Reader
 from xbench.readers.sentences import read_sentences
+from xbench.readers.tatoeba import read_tatoeba
 from xbench.records import Collection, Passage, Query
 from xbench.sources import locate, verify
 from xbench.storage import sha256
 from xbench.task import Task, with_pins
 
-READERS: dict[str, Reader] = {"squad-sentences": read_sentences}
+READERS: dict[str, Reader] = {
+    "squad-sentences": read_sentences,
+    "tatoeba": read_tatoeba,
+}
 
 
 def source_path(task: Task, key: str, data: Path | None, *, offline: bool = False) -> Path:
