@@ -31,7 +31,7 @@ class Task:
     `sources` are by key, which for many tasks is a language; `file_languages` says for which languages each is
     needed. `counts` holds what the reader must find, by language, or by the name of a cell where `pools` is `cell`;
     so does `golden`. `shared[a][b]` is how many queries of language `a` have a relevant passage in language `b`.
-    `folder` holds the texts of a task that brings them along, else it is None.
+    `folder` holds the texts of a task that brings them along or is one's own, else it is None.
 
     `pools`: `language`, the pool of a cell is the passages of its languages; `cell`, each cell has its own.
     `cross`: the ordered pairs of the cross cells. `optional`: settings that are there if asked for. `parallel`:
@@ -113,7 +113,7 @@ class Task:
             own = self.counts[cell.name]
             return own["queries"], own["passages"]
         passages = sum(self.counts[b]["passages"] for b in cell.passage_languages)
-        if cell.setting == "cross" and cell.query_language in self.shared:
+        if cell.setting != "multi" and cell.query_language in self.shared:
             return self.shared[cell.query_language][cell.passage_languages[0]], passages
         return self.counts[cell.query_language]["queries"], passages
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from xbench.cli.options import format_option, measures_option, show_tables
+from xbench.cli.options import definition_option, format_option, measures_option, show_tables
 
 
 @click.command("compare")
@@ -21,9 +21,16 @@ from xbench.cli.options import format_option, measures_option, show_tables
     show_default=True,
     help="Of the smallest difference that could have been seen.",
 )
+@definition_option
 @format_option(json=False)
 def command(
-    first: Path, others: tuple[Path, ...], measures: tuple[str, ...], cluster: str, alpha: float, format_: str | None
+    first: Path,
+    others: tuple[Path, ...],
+    measures: tuple[str, ...],
+    cluster: str,
+    alpha: float,
+    definition: str | None,
+    format_: str | None,
 ) -> None:
     """Compare result files of one task with the FIRST, query by query; differences are SECOND - FIRST.
 
@@ -38,7 +45,7 @@ def command(
     from xbench.tasks import same_task
 
     base = read_result(first)
-    wanted = parse_all(measures or [same_task(base.task, first).primary])
+    wanted = parse_all(measures or [same_task(base.task, first, definition).primary])
     for path in others:
         other = read_result(path)
         found = compare_results(base, other, wanted, cluster=cluster, alpha=alpha)

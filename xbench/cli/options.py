@@ -78,6 +78,17 @@ def cell_option(function: Command) -> Command:
     )(function)
 
 
+def definition_option(function: Command) -> Command:
+    """`-t FILE`, of a result whose task is one's own."""
+    return click.option(
+        "-t",
+        "--task",
+        "definition",
+        metavar="FILE",
+        help="The definition (.toml) of the result's task, if it is yours.",
+    )(function)
+
+
 def vary_options(function: Command) -> Command:
     """`--languages`, `--setting`."""
     for option in (

@@ -55,7 +55,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
         raise DataError(f"{path}: {found}; expected a text file")
     empty = last = 0
-    for row, data in enumerate(_raw(path), 1):
+    for row, data in enumerate(raw_lines(path), 1):
         text = _decoded(data, f"{path}:{row}", row)
         if not text.strip(" \t"):
             empty = empty or row
@@ -68,7 +68,13 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: no row in it")
 
 
-def _raw(path: Path) -> Iterator[bytes]:
+def raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, plain or gzip, one at a time, unchecked but for their length.
+
+    Raises:
+        DataError: a line above `LONGEST` bytes, a cut or damaged gzip file.
+        StorageError: the file cannot be read.
+    """
     with storage(path, "read"), path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -281,7 +287,7 @@ def gather(rows: Iterable[Judgement]) -> dict[str, dict[str, Judgement]]:
     return found
 
 
-def refuse_dangling(rows: Sequence[Judgement], kind: str) -> None:
+def refuse_dangling(rows: Sequence[Judgement], kind: str, cure: str = "") -> None:
     """Refuse judgements of a `kind` (`query`, `passage`) that is nowhere.
 
     Raises:
@@ -291,6 +297,6 @@ def refuse_dangling(rows: Sequence[Judgement], kind: str) -> None:
         ids = list(dict.fromkeys(each.query if kind == "query" else each.doc for each in rows))
         more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
         raise DataError(
-            f"{rows[0].where}: {len(rows)} judgements of {'a ' + kind if len(ids) == 1 else 'some'} that no file has: "
-            f"{kind} {', '.join(map(shown, ids[:SHOWN]))}{more}"
+            f"{rows[0].where}: {kind} {', '.join(map(shown, ids[:SHOWN]))}{more}: judged, but in no file of this task "
+            f"({len(rows)} judgement{'s' if len(rows) > 1 else ''}){'; ' if cure else ''}{cure}"
         )
