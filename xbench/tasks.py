@@ -9,6 +9,7 @@ from typing import Any
 
 from xbench.errors import DataError, IntegrityError, UsageError, unknown
 from xbench.sources import Source
+from xbench.storage import storage
 from xbench.task import POOLS, SETTINGS, Golden, Task, vary, with_pins
 
 # Of tasks, which are parts of file names.
@@ -45,9 +46,17 @@ def read_definition(path: Path) -> Task:
 
     Raises:
         DataError: it is not in the format, or contradicts itself.
+        StorageError: it cannot be read.
     """
+    with storage(path, "read"):
+        content = path.read_bytes()
+    return parse_definition(content, path)
+
+
+def parse_definition(content: bytes, path: Path) -> Task:
+    """The task of a definition that lies, or is going to lie, at a path; as `read_definition`."""
     try:
-        return _task(tomllib.loads(path.read_text(encoding="utf-8")), path)
+        return _task(tomllib.loads(content.decode()), path)
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # TOMLDecodeError is a ValueError
         raise DataError(f"{path}: not a task definition: {type(error).__name__}: {error}") from error
 

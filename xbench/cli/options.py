@@ -203,10 +203,10 @@ def evaluate_and_show(
             source_path(task, key, data, offline=offline)
     if any(re.search("@[0-9a-f]{40}$", part.name) for part in parts):  # commits, for the branch or tag asked for
         options["revision"] = None
-    for task in chosen:
+    for said, task in zip(dict.fromkeys(tasks), chosen, strict=True):
         given: dict[str, Any] = {"measures": measures, "batch-tokens": batch_tokens, "context": context or None}
         given |= {"languages": languages, "setting": settings, **options}
-        plan = Plan(default_cache(), data, offline, threads, command_line("run", loaded.name, task.name, given))
+        plan = Plan(default_cache(), data, offline, threads, command_line("run", loaded.name, said, given))
         result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens)
         show_result(result, task, output, format_)
         if run_depth:

@@ -1,8 +1,9 @@
 """Data of one's own: queries, passages and qrels as BEIR, MTEB, ir_datasets and TREC lay them out.
 
 A key of `[files]` is `<role>`, `<role>/<language>` or `<role>/<language>/<number>` with role `passages`, `queries` or
-`qrels`; with pools of a cell's own, `<role>/<cell>` and so on. A file of one language (`languages`) need not name it;
-in a file of several, each row does, in a field `language`. `rows` says which fields a row has.
+`qrels`, and `*` for all languages; with pools of a cell's own, `<role>/<cell>` and so on. A file of one language
+(`languages`) need not name it; in a file of several, each row does, in a field `language`. `rows` says which fields a
+row has.
 
 Which passage a judgement means. Ids of two languages may be equal, so the language is found by this rule: an id that
 stands as `<language>:<id>` says its own. Else it is of the language of its qrels file, if that is one language and
@@ -18,7 +19,7 @@ the query's list (`ignore_identical_ids`), which xbench does not: without the op
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,12 +32,20 @@ from xbench.task import Task
 
 ROLES = ("passages", "queries", "qrels")
 OPTIONS = {"split", "large", "empty", "dangling", "self"}
+# In a key, in the place of a language: a file of all.
+ALL = "*"
 # A version of what `read` makes of a file: vectors of large corpora are kept under it.
 FORM = "records 1"
 
 
-def read_records(task: Task, paths: Mapping[str, Path]) -> Iterator[Part]:
+# Language -> the ids of its passages, without language.
+Known = Mapping[str, Container[str]]
+
+
+def read_records(task: Task, paths: Mapping[str, Path], known: Known | None = None) -> Iterator[Part]:
     """One part, or one for each cell where each has a pool of its own.
+
+    Which passages there are is taken from `known` for a large task; without it every id is taken to be there.
 
     Counts, by language or cell: `queries` (with a passage judged relevant), `passages`, `judgements` (of these
     queries, by line), and of what is left out or remarkable: `unjudged` queries and those with nothing relevant
@@ -50,11 +59,11 @@ def read_records(task: Task, paths: Mapping[str, Path]) -> Iterator[Part]:
     if strange := sorted(set(task.options) - OPTIONS):
         raise DataError(f"task {task.name}: unknown [options] {strange}; known: {sorted(OPTIONS)}")
     if task.pools == "language":
-        yield _part(task, paths, task.cells(), "")
+        yield _part(task, paths, task.cells(), "", known)
         return
     for cell in task.cells():
         own = {key: path for key, path in paths.items() if f"{key}/".partition("/")[2].startswith(f"{cell.name}/")}
-        yield _part(task, own, [cell], cell.name)
+        yield _part(task, own, [cell], cell.name, known)
 
 
 class _Files:
@@ -75,7 +84,7 @@ class _Files:
             yield from (row for row in read_texts(path, role, languages) if row.language in wanted)
 
 
-def _part(task: Task, paths: Mapping[str, Path], cells: list[Cell], name: str) -> Part:
+def _part(task: Task, paths: Mapping[str, Path], cells: list[Cell], name: str, known: Known | None) -> Part:
     files = _Files(task, paths)
     asked: Sequence[str] = [cells[0].query_language] if name else task.query_languages
     searched: Sequence[str] = cells[0].passage_languages if name else task.passage_languages
@@ -83,7 +92,8 @@ def _part(task: Task, paths: Mapping[str, Path], cells: list[Cell], name: str) -
     queries: dict[str, dict[str, Text]] = {a: {} for a in asked}
     for row in _distinct(files.texts("queries", asked), "query"):
         queries[row.language][row.id] = row
-    pool = _large(task, files, searched) if task.options.get("large") else _held(files, searched, counts, name)
+    large = task.options.get("large", False)
+    pool = _large(task, files, searched)._replace(known=known) if large else _held(files, searched, counts, name)
     judged = judgements(task, files, queries, pool)
     kept: dict[str, list[Query]] = {a: [] for a in asked}
     qrels: dict[str, dict[str, int]] = {}
@@ -122,7 +132,8 @@ class Pool(NamedTuple):
     passages: dict[str, list[Passage]]
     large: dict[str, Corpus]
     bodies: dict[str, dict[str, tuple[str, str]]]  # language -> id -> (text, body), where passages are held
-    texts: dict[str, set[str]]  # language -> all texts and bodies, likewise
+    texts: dict[str, set[str]]  # language -> all texts, likewise
+    known: Known | None = None
 
     @property
     def languages(self) -> list[str]:
@@ -131,7 +142,9 @@ class Pool(NamedTuple):
 
     def has(self, language: str, id_: str) -> bool:
         """Whether a language has the id; of a large one this is taken for granted: `xbench tasks new` has looked."""
-        return language in self.large or id_ in self.bodies.get(language, {})
+        if language in self.large:
+            return self.known is None or id_ in self.known[language]
+        return id_ in self.bodies.get(language, {})
 
 
 def _held(files: _Files, searched: Sequence[str], counts: Mapping[str, Counter[str]], name: str) -> Pool:
@@ -164,6 +177,11 @@ def with_text(task: Task, rows: Iterable[Text], counts: Mapping[str, Counter[str
                 f"{row.where}: passage {shown(row.id)} has no text; mend it, or let such passages be left out of the "
                 "pool: `xbench tasks new --empty leave-out`"
             )
+
+
+def large_texts(task: Task, paths: Mapping[str, Path], language: str, counts: Counter[str]) -> Iterator[Text]:
+    """The passages of a language of a large task, each with its place, ids not yet compared."""
+    return with_text(task, _Files(task, paths).texts("passages", [language]), {language: counts})
 
 
 def _large(task: Task, files: _Files, searched: Sequence[str]) -> Pool:
@@ -244,6 +262,7 @@ def judgements(task: Task, files: _Files, queries: Mapping[str, Mapping[str, Tex
     strangers: list[Judgement] = []
     for key, path, _ in files.of("qrels"):
         own = key.split("/")[1] if "/" in key and task.pools == "language" else ""
+        own = "" if own == ALL else own
         for each in (each for by_doc in gather(read_judgements(path)).values() for each in by_doc.values()):
             has = {a: rows.__contains__ for a, rows in queries.items() if own in ("", a)}
             askers = _home(each.query, list(has), lambda a, id_: has[a](id_), each, task, own)  # noqa: B023
