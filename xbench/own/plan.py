@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from xbench.errors import DataError, UsageError
 from xbench.own.layouts import Layout, Piece, listed, named
-from xbench.readers.records import ALL
+from xbench.readers.judged import ALL
 from xbench.readers.rows import LANGUAGES, read_texts
 from xbench.records import Cell
 

@@ -6,20 +6,9 @@ from typing import NamedTuple
 
 from xbench import parquet
 from xbench.errors import DataError
-from xbench.readers.checks import (
-    DOC_COLUMNS,
-    GRADE_COLUMNS,
-    QUERY_COLUMNS,
-    Judgement,
-    check_id,
-    grade_of,
-    json_rows,
-    raw_lines,
-    shown,
-    text_qrels,
-    tsv_rows,
-)
+from xbench.readers.checks import check_id, json_rows, raw_lines, shown, tsv_rows
 from xbench.readers.node import Node
+from xbench.readers.qrels import DOC_COLUMNS, GRADE_COLUMNS, QUERY_COLUMNS, Judgement, grade_of, text_qrels
 
 # The names under which BEIR, MTEB and ir_datasets keep the same thing; a row may have one of each line.
 IDS = {"passages": ("_id", "id", *DOC_COLUMNS), "queries": ("_id", "id", *QUERY_COLUMNS)}
