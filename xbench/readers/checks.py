@@ -106,7 +106,7 @@ def json_rows(path: Path) -> Iterator[Node]:
         StorageError: the file cannot be read.
     """
     for row, text in lines(path):
-        node = Node(parse_text(text, f"{path}:{row}"), f"{path}:{row}")
+        node = Node(parse_text(text, f"{path}:{row}"), f"{path}:{row}: ")
         if not isinstance(node.value, dict):
             node.fail(f"expected an object, found {type(node.value).__name__}")
         yield node

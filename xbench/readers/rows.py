@@ -56,19 +56,19 @@ def read_texts(path: Path, role: str, languages: tuple[str, ...]) -> Iterator[Te
     """
     kind: type | None = None
     for row in _nodes(path, role):
-        name = _one(row, IDS[role])
+        where, name = row.where.removesuffix(": "), _one(row, IDS[role])
         value = row.value[name]  # type: ignore[index]
         kind = kind or type(value)
         if type(value) is not kind:
             row.fail(f"{name} is {shown(value)}, a {type(value).__name__}; in the rows before it is a {kind.__name__}")
-        id_ = check_id(_id_text(row, name), row.where)
+        id_ = check_id(_id_text(row, name), where)
         text_name = _one(row, TEXTS[role])
         if role == "queries":
             text = body = row.text(text_name)
         else:
             body = _free_text(row, text_name)
             text = f"{_free_text(row, TITLE)} {body}".strip()
-        yield Text(row.where, languages[0] if len(languages) == 1 else _language(row, languages), id_, text, body)
+        yield Text(where, languages[0] if len(languages) == 1 else _language(row, languages), id_, text, body)
 
 
 def read_judgements(path: Path) -> Iterator[Judgement]:
@@ -81,9 +81,10 @@ def read_judgements(path: Path) -> Iterator[Judgement]:
         yield from text_qrels(path)
         return
     for row in _nodes(path, "qrels"):
+        where = row.where.removesuffix(": ")
         query, doc, grade = (_one(row, names) for names in (QUERY_COLUMNS, DOC_COLUMNS, GRADE_COLUMNS))
-        query_id, doc_id = (check_id(_id_text(row, name), row.where) for name in (query, doc))
-        yield Judgement(query_id, doc_id, grade_of(row.value[grade], row.where), row.where)  # type: ignore[index]
+        query_id, doc_id = (check_id(_id_text(row, name), where) for name in (query, doc))
+        yield Judgement(query_id, doc_id, grade_of(row.value[grade], where), where)  # type: ignore[index]
 
 
 def count_rows(path: Path) -> int:
@@ -97,7 +98,7 @@ def count_rows(path: Path) -> int:
 def _nodes(path: Path, role: str) -> Iterator[Node]:
     kind = suffix(path)
     if kind == ".parquet":
-        return (Node(value, f"{path}:{row}") for row, value in enumerate(parquet.read_rows(path), 1))
+        return (Node(value, f"{path}:{row}: ") for row, value in enumerate(parquet.read_rows(path), 1))
     return json_rows(path) if kind == ".jsonl" else _table(path, role)
 
 
@@ -114,7 +115,7 @@ def _table(path: Path, role: str) -> Iterator[Node]:
             names = ["id", "text"]
         if len(cells) != len(names):
             raise DataError(f"{where}: {len(cells)} columns, expected {len(names)} between tabs: {', '.join(names)}")
-        yield Node(dict(zip(names, cells, strict=True)), where)
+        yield Node(dict(zip(names, cells, strict=True)), f"{where}: ")
 
 
 def _one(row: Node, names: tuple[str, ...]) -> str:
