@@ -166,11 +166,17 @@ def _varied(task: Task, varied: Mapping[str, Any]) -> Task:
         )
         names = {cell.name for cell in task.cells()} if task.pools == "cell" else set(kept)
         shared = {a: {b: n for b, n in row.items() if b in kept} for a, row in task.shared.items() if a in kept}
-        counts, golden = ({key: some[key] for key in some if key in names} for some in (task.counts, task.golden))
-        task = replace(task, shared=shared, counts=counts, golden=golden)  # type: ignore[arg-type]
+        counts = {key: some for key, some in task.counts.items() if key in names}
+        golden = {key: _within(rows, kept) for key, rows in task.golden.items() if key in names}
+        task = replace(task, shared=shared, counts=counts, golden=golden)
     if not task.cells():
         raise UsageError(f"task {task.name}: no cell is left of {dict(varied)}")
     return replace(task, varied=dict(varied))
+
+
+def _within(golden: Golden, languages: Sequence[str]) -> Golden:
+    """Without the judgements of passages in other languages."""
+    return golden._replace(qrels=[(q, d) for q, d in golden.qrels if d.partition(":")[0] in languages])
 
 
 def with_pins(task: Task, pinned: Mapping[str, tuple[int, str]]) -> Task:

@@ -92,8 +92,11 @@ def golden_rows(part: Part, asked: str, searched: str, first: Sequence[Passage] 
         chosen = [(i, rows[i][0], rows[i][1]) for i in places]
         if chosen:
             found[role] = [[i, id_, hashlib.sha256(text.encode()).hexdigest()[:16]] for i, id_, text in chosen]
-    relevant = [[q[0], next((d for d, g in collection.qrels[q[0]].items() if g > 0), "")] for q in queries]
-    relevant = [pair for pair in relevant if pair[1]]
+    relevant = []
+    for query_id, _ in queries:
+        docs = [doc_id for doc_id, grade in collection.qrels[query_id].items() if grade > 0]
+        own = [doc_id for doc_id in docs if doc_id.startswith(f"{asked}:")]
+        relevant += [[query_id, (own or docs)[0]]] if docs else []
     if relevant:
         found["qrels"] = [relevant[i] for i in dict.fromkeys((0, 9, len(relevant) - 1)) if i < len(relevant)]
     return found

@@ -165,7 +165,7 @@ def _tokens(stem: str, splits: tuple[str, ...], languages: tuple[str, ...]) -> t
     """(role, part, split) that a name tells; None where it tells no role, or holds a word that says nothing."""
     role = part = split = ""
     for token in re.split(r"[/.]", stem):
-        shard = re.fullmatch(r"(.+)-[0-9]{5}-of-[0-9]{5}", token)
+        shard = re.fullmatch(r"(.+?)[-_][0-9]{1,6}(-of-[0-9]{1,6})?", token)
         word = shard[1] if shard else token
         head, _, tail = word.rpartition("-")
         if word in _ROLE or (word == "default" and not role):

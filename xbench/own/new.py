@@ -120,13 +120,16 @@ def _draft(order: Order, planned: Plan, licence: str, rows: Mapping[str, int]) -
     options |= {"empty": "leave out"} if order.empty == "leave-out" else {}
     options |= {"dangling": order.dangling} if order.dangling else {}
     options |= {"self": "keep"} if order.self_ == "keep" else {}
+    if order.parallel and (mute := [a for a in planned.asked if a not in planned.searched]):
+        options["without_passages"] = mute
     sources: dict[str, Source] = {}
     for file in planned.files:
         path = order.folder / file.path
         with storage(path, "read"):
             size = path.stat().st_size
         sources[file.key] = Source(order.name, file.path, f"file:{file.path}", size, sha256(path))
-    cross = [(cell.query_language, cell.passage_languages[0]) for cell in planned.cells if cell.setting == "cross"]
+    pairs = {(cell.query_language, cell.passage_languages[0]) for cell in planned.cells if cell.setting == "cross"}
+    cross = [(a, b) for a in planned.asked for b in planned.searched if (a, b) in pairs]
     task = Task(
         name=order.name,
         version=1,

@@ -61,16 +61,16 @@ class Judged(NamedTuple):
     asked: set[str]
     answered: set[str]
 
-    def of(self, language: str, id_: str) -> tuple[int, bool, dict[str, int]]:
-        """Of a query: how many lines judge it (or, if none, its translations), whether one is relevant, the grades.
+    def of(self, language: str, id_: str) -> tuple[bool, bool, dict[str, int]]:
+        """Of a query: whether it or a translation is judged, whether a passage is relevant to it, the grades.
 
         In a task of some of its languages the relevant passage may be in another; whether there is one does not
         depend on that, so that the counts hold.
         """
         key = (language, id_)
-        relevant = key in self.relevant or id_ in self.answered
+        judged, relevant = key in self.lines or id_ in self.asked, key in self.relevant or id_ in self.answered
         # What is said of the question in its own language goes before what is said of it in another.
-        return self.lines[key] or int(id_ in self.asked), relevant, self.shared.get(id_, {}) | self.own.get(key, {})
+        return judged, relevant, self.shared.get(id_, {}) | self.own.get(key, {})
 
 
 def judgements(
@@ -88,10 +88,12 @@ def judgements(
     for key, path in files:
         own = key.split("/")[1] if "/" in key and task.pools == "language" else ""
         own = "" if own == ALL else own
+        # The passages of this language are not there, of a task in some of its languages: ids without one mean these.
+        away = own and own not in task.languages and own not in task.options.get("without_passages", ())
         for each in (each for by_doc in gather(read_judgements(path)).values() for each in by_doc.values()):
             has = {a: rows.__contains__ for a, rows in queries.items() if own in ("", a)}
             askers = _home(each.query, list(has), lambda a, id_: has[a](id_), each, task, own)  # noqa: B023
-            places = _home(each.doc, pool.languages, pool.has, each, task, own)
+            places = _home(each.doc, pool.languages, pool.has, each, task, own, bare=not away)
             strangers += [] if askers else [each]
             dangling += [] if places else [each]
             docs = {f"{b}:{id_}": each.grade for b, id_ in places}
@@ -115,13 +117,19 @@ def judgements(
 
 
 def _home(
-    id_: str, languages: Sequence[str], has: Callable[[str, str], bool], each: Judgement, task: Task, own: str
+    id_: str,
+    languages: Sequence[str],
+    has: Callable[[str, str], bool],
+    each: Judgement,
+    task: Task,
+    own: str,
+    bare: bool = True,
 ) -> list[tuple[str, str]]:
     """The languages that an id means, with the id as they have it; none where no language has it."""
     head, _, rest = id_.partition(":")
     if head in languages and rest and has(head, rest):
         return [(head, rest)]
-    homes = [a for a in languages if has(a, id_)]
+    homes = [a for a in languages if has(a, id_)] if bare else []
     if own in homes:
         return [(own, id_)]
     if len(homes) > 1 and not task.parallel:

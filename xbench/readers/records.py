@@ -8,7 +8,8 @@ row has.
 Options: `split`, which qrels these are; `large`, passages are read file by file and never held; `empty = "leave out"`,
 passages without text are not in the pool; `dangling = N`, this many judgements name a passage that is not there;
 `self = "keep"`, a query may be a passage of the pool, by id and text. BEIR and MTEB then leave that passage out of
-the query's list (`ignore_identical_ids`), which xbench does not: without the option such data are refused.
+the query's list (`ignore_identical_ids`), which xbench does not: without the option such data are refused;
+`without_passages`, languages that have queries alone, which a parallel task in some of its languages must know.
 """
 
 from collections import Counter
@@ -24,7 +25,7 @@ from xbench.records import Cell, Collection, Corpus, CorpusFile, Passage, Query
 from xbench.task import Task
 
 ROLES = ("passages", "queries", "qrels")
-OPTIONS = {"split", "large", "empty", "dangling", "self"}
+OPTIONS = {"split", "large", "empty", "dangling", "self", "without_passages"}
 # A version of what `read` makes of a file: vectors of large corpora are kept under it.
 FORM = "records 1"
 
@@ -87,13 +88,13 @@ def _part(task: Task, paths: Mapping[str, Path], cells: list[Cell], name: str, k
     for a in asked:
         count = counts[name or a]
         for id_, row in queries[a].items():
-            lines, relevant, docs = judged.of(a, id_)
+            some, relevant, docs = judged.of(a, id_)
             if not relevant:
-                count["irrelevant" if lines else "unjudged"] += 1
+                count["irrelevant" if some else "unjudged"] += 1
                 continue
             kept[a].append(Query(f"{a}:{id_}", row.text))
             qrels[f"{a}:{id_}"] = docs
-            count["judgements"] += lines
+            count["judgements"] += judged.lines[a, id_]
             _compare(task, row, pool, count)
         count["queries"] += len(kept[a])
     if not any(kept.values()):
