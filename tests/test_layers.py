@@ -11,7 +11,7 @@ LAYERS = [
     ["errors", "records"],
     ["progress", "storage", "strictjson"],
     ["arithmetic", "bias", "catalogue", "fusion", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
-    ["intervals", "parquet", "results", "sources", "tables", "task", "tasks"],
+    ["groups", "intervals", "parquet", "results", "sources", "tables", "task", "tasks"],
     ["models", "readers"],
     ["encode", "index", "store"],
     ["evaluate", "export", "language", "retrieve", "retrievers", "runs", "scoring", "space"],

@@ -12,6 +12,7 @@ import numpy as np
 from xbench.catalogue import parse_all
 from xbench.encode import Encoded, full_identity
 from xbench.errors import UsageError
+from xbench.groups import Grouping, groupings
 from xbench.intervals import with_intervals
 from xbench.models import Encoder, Given, Retriever, slug
 from xbench.models.fuse import Fusion
@@ -52,6 +53,7 @@ def evaluate(
     *,
     plan: Plan,
     batch_tokens: int | None = None,
+    groups: Mapping[str, Grouping] | None = None,
 ) -> Result:
     """Evaluate a model on every cell of a task.
 
@@ -61,6 +63,7 @@ def evaluate(
         measures: in ir-measures' spelling; by default the task's.
         plan: where sources and vectors are kept, and how many threads to use.
         batch_tokens: as in `encode.encode`.
+        groups: groupings of its languages, as `groups.groupings`; by default the task's own.
 
     Raises:
         XbenchError: see `errors`; nothing is written then but vectors that are good.
@@ -100,6 +103,7 @@ def evaluate(
         clusters={question: name for part in read for question, name in part.collection.clusters.items()},
         ranks=ranking.tables[0] if len(read) == 1 else None,
         truncation=ranking.truncation,
+        groupings=dict(groupings(task) if groups is None else groups),
     )
     with watch("intervals"):
         result = with_intervals(result)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from xbench.catalogue import Measure
 from xbench.errors import DataError, UsageError
-from xbench.intervals import RESAMPLES, SEED, samples, settings
+from xbench.intervals import RESAMPLES, SEED, groups_of, samples, settings
 from xbench.paired import Comparison, compare
 from xbench.results import Result
 from xbench.task import SETTINGS
@@ -16,7 +16,9 @@ FLIPS = 100_000
 def compare_results(
     first: Result, second: Result, measures: Sequence[Measure], *, cluster: str = "paragraph", alpha: float = 0.05
 ) -> dict[str, list[Comparison]]:
-    """Measure -> one comparison a setting (its macro mean), then one a cell; see `paired.compare`.
+    """Measure -> one comparison a setting (its macro mean), one a group of languages, one a cell; see `paired.compare`.
+
+    The groups are those of the first result.
 
     Args:
         first, second: of the same task, same version; differences are second - first.
@@ -47,16 +49,18 @@ def compare_results(
             )
         before, after = (part[measure.name][1] for part in parts)
         groups = settings(before)
+        further = {name: cells for name, cells in groups_of(first).items() if set(cells) <= set(before.cells)}
         rows = compare(
             before,
             after,
             groups,
+            further=further,
             higher_is_better=not measure.lower_is_better,
             resamples=RESAMPLES,
             flips=FLIPS,
             seed=SEED,
             alpha=alpha,
         )
-        order = [*(setting for setting in SETTINGS if setting in groups), *before.cells]
+        order = [*(setting for setting in SETTINGS if setting in groups), *further, *before.cells]
         found[measure.name] = sorted(rows, key=lambda row: order.index(row.name))
     return found

@@ -8,6 +8,7 @@ import numpy as np
 
 from xbench.catalogue import parse
 from xbench.errors import UsageError
+from xbench.groups import group_cells
 from xbench.progress import log
 from xbench.results import CellResult, Result
 from xbench.stats import Job, Sample, bootstraps, sample
@@ -66,6 +67,17 @@ def settings(part: Sample) -> dict[str, list[str]]:
     return found
 
 
+def groups_of(result: Result) -> dict[str, list[str]]:
+    """`grouping: where: group` -> the names of its cells, of those that have queries."""
+    cells = [cell.cell for cell in result.cells if cell.query_ids]
+    return {
+        f"{name}: {where}: {group}": [cell.name for cell in some]
+        for name, grouping in result.groupings.items()
+        for where, groups in group_cells(cells, grouping).items()
+        for group, some in groups.items()
+    }
+
+
 def with_intervals(result: Result, by: str = "paragraph") -> Result:
     """The result with a percentile bootstrap interval of each value, each macro mean and each mean by query.
 
@@ -73,10 +85,12 @@ def with_intervals(result: Result, by: str = "paragraph") -> Result:
     """
     found: dict[str, dict[str, list[float]]] = {}
     by_query: dict[str, dict[str, list[float]]] = {}
+    groups = groups_of(result)
     jobs: dict[tuple[str, ...], dict[tuple[str, bool], Job]] = {}  # by clusters, which are then drawn once
     for name, (statistic, part) in samples(result.cells, result.clusters, by).items():
         mine = jobs.setdefault(tuple(part.clusters), {})
-        mine[name, False] = Job(part, settings(part), statistic)
+        grouped = {where: cells for where, cells in groups.items() if set(cells) <= set(part.cells)}
+        mine[name, False] = Job(part, settings(part) | grouped, statistic)
         if statistic == "mean":  # a mean over queries of medians over queries has no such interval
             mine[name, True] = Job(_by_setting(part), {})
     for mine in jobs.values():

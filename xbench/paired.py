@@ -49,6 +49,7 @@ def compare(
     second: Sample,
     groups: Mapping[str, Sequence[str]],
     *,
+    further: Mapping[str, Sequence[str]] | None = None,
     higher_is_better: bool = True,
     level: float = 0.95,
     resamples: int = 10_000,
@@ -75,6 +76,7 @@ def compare(
     Args:
         first, second: samples of the same cells, queries and clusters.
         groups: name -> cells, as in `bootstrap`, no cell in two; the cells of none form one family.
+        further: more groups, such as those of languages, which may overlap; they form a family of their own.
         higher_is_better: False for rank distances; decides wins, losses and `p_worse`.
         level, resamples, seed: as in `bootstrap`.
         flips: of the signs, for p; by default as many as resamples.
@@ -86,10 +88,13 @@ def compare(
     from statsmodels.stats.multitest import multipletests
 
     _same(first, second)
-    members = group_members(first, groups)
+    members, further = group_members(first, groups), further or {}
     grouped = [cell for cells in members.values() for cell in cells]
     if len(set(grouped)) < len(grouped):
         raise DataError(f"groups {', '.join(groups)}: a cell is in two of them")
+    more = np.arange(len(further)) + len(first.cells) + len(groups)  # their columns
+    families = [*members.values(), np.setdiff1d(np.arange(len(first.cells)), grouped), more]
+    members |= group_members(first, further)
     tie = np.isclose(first.values, second.values, rtol=ROUNDING, atol=ROUNDING)
     gap = first._replace(values=np.where(tie, 0.0, second.values - first.values))
     good = 1 if higher_is_better else -1
@@ -102,11 +107,11 @@ def compare(
     flips = flips or resamples
     p, p_worse = _randomisation(shares * good, first, flips, seed)
     p_holm, family = p.copy(), np.ones(len(p))
-    for cells in (*members.values(), np.setdiff1d(np.arange(len(first.cells)), grouped)):
+    for cells in families:
         if len(cells):
             p_holm[cells], family[cells] = multipletests(p[cells], method="holm")[1], len(cells)
     old, new = (with_groups(cell_means(s)[None], members)[0] for s in (first, second))
-    intervals = bootstrap(gap, groups, level=level, resamples=resamples, seed=seed)
+    intervals = bootstrap(gap, {**groups, **further}, level=level, resamples=resamples, seed=seed)
     edges = cell_edges(gap)
     rows = []
     for j, (name, interval) in enumerate(intervals.items()):

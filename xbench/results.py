@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from xbench import parquet
 from xbench.catalogue import parse
 from xbench.errors import DataError, IntegrityError, UsageError
+from xbench.groups import Grouping, group_cells
 from xbench.ranks import RankTable
 from xbench.records import Cell
 from xbench.storage import atomic, fingerprint, storage
@@ -68,8 +70,31 @@ class Result:
     intervals_by_query: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # setting -> measure
     statistics: dict[str, Any] = field(default_factory=dict)  # how the intervals were made
     timing: dict[str, Any] = field(default_factory=dict)
+    groupings: dict[str, Grouping] = field(default_factory=dict)  # name -> group -> languages
     # role -> language -> {"texts": cut, "tokens": lost}; None where the model does not tell, empty where none encodes
     truncation: dict[str, dict[str, dict[str, int] | None]] = field(default_factory=dict)
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """Grouping -> where (see `groups.group_cells`) -> group -> its `cells` and the mean of each measure over them.
+
+        Macro means as in `summary`; `languages` of each grouping are its groups'.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        filled = {c.cell: c for c in self.cells if c.query_ids}
+        for name, grouping in self.groupings.items():
+            found[name] = {"languages": grouping}
+            for where, groups in group_cells(list(filled), grouping).items():
+                found[name][where] = {}
+                for group, cells in groups.items():
+                    values = [filled[cell].values for cell in cells]
+                    shared = [m for m in values[0] if all(m in some for some in values)]
+                    found[name][where][group] = {
+                        "cells": len(cells),
+                        "queries": sum(len(filled[cell].query_ids) for cell in cells),
+                        "values": {m: math.fsum(some[m] for some in values) / len(values) for m in shared},
+                        "intervals": self.intervals.get(f"{name}: {where}: {group}", {}),
+                    }
+        return found
 
     def summary(self, *, by_query: bool = False) -> dict[str, dict[str, float]]:
         """Setting -> measure -> mean.
@@ -104,6 +129,7 @@ class Result:
             "summary_by_query": self.summary(by_query=True),
             "intervals": {setting: self.intervals[setting] for setting in self.summary() if setting in self.intervals},
             "intervals_by_query": self.intervals_by_query,
+            **({"groups": self.groups()} if self.groupings else {}),
             "statistics": self.statistics,
             "environment": environment(),
             "timing": {"file": f"{self.task['name']}.timing.json"},
@@ -180,6 +206,7 @@ def read_result(path: Path) -> Result:
         table, said = parquet.read(path.parent / f"{content['task']['name']}.queries.parquet", ["cell", "query_id"])
         rows = dict(tuple(table.to_pandas().groupby("cell", sort=False)))
         cells = [_read_cell(cell, rows) for cell in content["cells"]]
+        groups = content.get("groups", {})
         result = Result(
             content["task"],
             content["model"],
@@ -188,10 +215,12 @@ def read_result(path: Path) -> Result:
             cells,
             said["clusters"],
             intervals={c.cell.name: raw["intervals"] for c, raw in zip(cells, content["cells"], strict=True)}
-            | content["intervals"],
+            | content["intervals"]
+            | _group_intervals(groups),
             intervals_by_query=content["intervals_by_query"],
             statistics=content["statistics"],
             truncation=content.get("truncation", {}),
+            groupings={name: some["languages"] for name, some in groups.items()},
         )
         values = {name: parse(name) for name in dict.fromkeys(n for cell in cells for n in cell.values)}
     except (AttributeError, LookupError, TypeError, ValueError, UsageError) as error:
@@ -203,6 +232,17 @@ def read_result(path: Path) -> Result:
             if queries is None or values[name].aggregate(queries) != value:
                 raise IntegrityError(f"{path}: {name} of {cell.cell.name} is {value}, not what its queries give")
     return result
+
+
+def _group_intervals(groups: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
+    return {
+        f"{name}: {where}: {group}": one["intervals"]
+        for name, grouping in groups.items()
+        for where, some in grouping.items()
+        if where != "languages"
+        for group, one in some.items()
+        if one["intervals"]
+    }
 
 
 def read_ranks(path: Path, result: Result) -> RankTable:

@@ -1,6 +1,6 @@
 """TREC runs of any system, scored like vectors: by the ranks of the relevant passages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from xbench.catalogue import Measure
 from xbench.errors import UsageError
 from xbench.evaluate import TOP
+from xbench.groups import Grouping, groupings
 from xbench.intervals import with_intervals
 from xbench.models import slug
 from xbench.progress import log
@@ -35,6 +36,7 @@ def score_file(
     *,
     ignore_ranks: bool = False,
     command: str = "",
+    groups: Mapping[str, Grouping] | None = None,
 ) -> Result:
     """The result of a TREC run in some cells of a task; as `score_run`.
 
@@ -58,6 +60,7 @@ def score_file(
         cells=found,
         clusters=collection.clusters,
         ranks=table,
+        groupings=dict(groupings(task) if groups is None else groups),
     )
     return with_intervals(result)
 

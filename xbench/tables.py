@@ -51,7 +51,30 @@ def tables(result: Result, primary: str) -> list[Table]:
             rows[-1].insert(3, sum(c.missing for c in cells))
     title = f"{name} summary of {result.model['name']}: macro means over languages (cross: over ordered pairs)"
     columns = ["setting", "cells", "queries", *(["missing"] if missing else []), *names]
-    return [*found, Table(title, columns, rows), *_intervals(result, names), *_truncation(result)]
+    return [
+        *found,
+        Table(title, columns, rows),
+        *group_tables(result),
+        *_intervals(result, names),
+        *_truncation(result),
+    ]
+
+
+def group_tables(result: Result) -> list[Table]:
+    """One table a grouping of languages: a row for each group, where it has cells."""
+    found = []
+    for name, grouping in result.groups().items():
+        places = [
+            (where, group, one) for where in grouping if where != "languages" for group, one in grouping[where].items()
+        ]
+        names = list(dict.fromkeys(m for _, _, one in places for m in one["values"]))
+        rows: list[list[Value]] = [
+            [where, group, one["cells"], one["queries"], *(one["values"].get(m) for m in names)]
+            for where, group, one in places
+        ]
+        title = f"{_task(result)} by {name}: macro means over the cells of a group, of {result.model['name']}"
+        found.append(Table(title, ["where", "group", "cells", "queries", *names], rows))
+    return found
 
 
 def _truncation(result: Result) -> list[Table]:
@@ -104,7 +127,7 @@ def bias_tables(result: Result, maps: Mapping[str, NDArray[np.float64]], languag
             for a, row in zip(languages, matrix, strict=True)
         ]
         found.append(Table(f"{task}: {title}, queries down, passages across", ["query", *languages], lines))
-    return found
+    return [*found, *group_tables(result)]
 
 
 def comparison_tables(first: Result, second: Result, found: Mapping[str, Sequence[Comparison]]) -> list[Table]:

@@ -108,14 +108,14 @@ class Task:
         return found
 
     def size(self, cell: Cell) -> tuple[int, int]:
-        """How many queries with a relevant passage, and how many passages, a cell has."""
+        """How many queries with a relevant passage, and how many passages, a cell has; 0 where it is not known."""
         if self.pools == "cell":
             own = self.counts[cell.name]
-            return own["queries"], own["passages"]
-        passages = sum(self.counts[b]["passages"] for b in cell.passage_languages)
+            return own.get("queries", 0), own.get("passages", 0)
+        passages = sum(self.counts[b].get("passages", 0) for b in cell.passage_languages)
         if cell.setting != "multi" and cell.query_language in self.shared:
             return self.shared[cell.query_language][cell.passage_languages[0]], passages
-        return self.counts[cell.query_language]["queries"], passages
+        return self.counts[cell.query_language].get("queries", 0), passages
 
     def totals(self) -> tuple[int, int]:
         """How many queries and passages there are in all."""

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
-from xbench.cli.options import definition_option, format_option, measures_option, show_tables
+from xbench.cli.options import definition_option, format_option, group_options, measures_option, show_tables
 
 
 @click.command("compare")
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("others", metavar="SECOND...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @measures_option
+@group_options
 @click.option(
     "--cluster", default="paragraph", show_default=True, help="What is drawn as one: paragraph, question or query."
 )
@@ -27,6 +28,8 @@ def command(
     first: Path,
     others: tuple[Path, ...],
     measures: tuple[str, ...],
+    by: tuple[str, ...],
+    group_files: tuple[Path, ...],
     cluster: str,
     alpha: float,
     definition: str | None,
@@ -34,18 +37,24 @@ def command(
 ) -> None:
     """Compare result files of one task with the FIRST, query by query; differences are SECOND - FIRST.
 
-    For each setting and each cell: a bootstrap interval of the difference (95 %), the p of a paired randomisation
-    test, for cells corrected by Holm over their setting, effect size d_z, wins, ties and losses, and the smallest
-    true difference that a test on so many queries finds with a power of 80 %.
+    For each setting, each group of languages (--by) and each cell: a bootstrap interval of the difference (95 %), the
+    p of a paired randomisation test, for cells corrected by Holm over their setting, for groups over all groups, effect
+    size d_z, wins, ties and losses, and the smallest true difference that a test on so many queries finds with a power
+    of 80 %.
     """
+    from dataclasses import replace
+
     from xbench.catalogue import parse_all
     from xbench.gate import compare_results
+    from xbench.groups import groupings
     from xbench.results import read_result
     from xbench.tables import comparison_tables
     from xbench.tasks import same_task
 
     base = read_result(first)
-    wanted = parse_all(measures or [same_task(base.task, first, definition).primary])
+    task = same_task(base.task, first, definition)
+    base = replace(base, groupings=groupings(task, by, group_files))
+    wanted = parse_all(measures or [task.primary])
     for path in others:
         other = read_result(path)
         found = compare_results(base, other, wanted, cluster=cluster, alpha=alpha)

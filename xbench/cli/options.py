@@ -105,6 +105,27 @@ def vary_options(function: Command) -> Command:
     return function
 
 
+def group_options(function: Command) -> Command:
+    """`--by`, `--groups`."""
+    for option in (
+        click.option(
+            "--by",
+            multiple=True,
+            metavar="GROUPING",
+            help="Also means by groups of languages: script, family, resource or seen:NAME; may be repeated.",
+        ),
+        click.option(
+            "--groups",
+            "group_files",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            help="TOML with groupings of one's own, [NAME] GROUP = [languages]; may be repeated.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def varied(
     names: list[str], languages: str | None, settings: tuple[str, ...], *, context: bool = False
 ) -> "list[Task]":
@@ -177,6 +198,8 @@ def evaluate_and_show(
     context: bool = False,
     languages: str | None = None,
     settings: tuple[str, ...] = (),
+    by: tuple[str, ...] = (),
+    group_files: tuple[Path, ...] = (),
     offline: bool = False,
     **options: Any,
 ) -> None:
@@ -185,6 +208,7 @@ def evaluate_and_show(
     from xbench.errors import UsageError
     from xbench.evaluate import Plan, evaluate
     from xbench.export import export_qrels, export_runs
+    from xbench.groups import groupings
     from xbench.models import Encoder, Options, load
     from xbench.models.fuse import Fusion
     from xbench.readers import parts as parts_of
@@ -192,6 +216,7 @@ def evaluate_and_show(
     from xbench.storage import writable
 
     chosen = varied(list(tasks), languages, settings, context=context)
+    groups = [groupings(task, by, group_files) for task in chosen]
     parse_all(measures)
     loaded = load(model, Options(**options))
     parts = loaded.parts if isinstance(loaded, Fusion) else (loaded,)
@@ -203,11 +228,11 @@ def evaluate_and_show(
             source_path(task, key, data, offline=offline)
     if any(re.search("@[0-9a-f]{40}$", part.name) for part in parts):  # commits, for the branch or tag asked for
         options["revision"] = None
-    for said, task in zip(dict.fromkeys(tasks), chosen, strict=True):
+    for said, task, own in zip(dict.fromkeys(tasks), chosen, groups, strict=True):
         given: dict[str, Any] = {"measures": measures, "batch-tokens": batch_tokens, "context": context or None}
-        given |= {"languages": languages, "setting": settings, **options}
+        given |= {"languages": languages, "setting": settings, "by": by, "groups": group_files, **options}
         plan = Plan(default_cache(), data, offline, threads, command_line("run", loaded.name, said, given))
-        result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens)
+        result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens, groups=own)
         show_result(result, task, output, format_)
         if run_depth:
             folder = output / result.model["slug"]
@@ -251,8 +276,8 @@ def command_line(command: str, subject: str, task: str, given: dict[str, Any]) -
         option = f"--{name.replace('_', '-')}"
         if name == "measures":
             words += [word for measure in value for word in ("-m", measure)]
-        elif name in ("cell", "setting"):
-            words += [word for each in value for word in (option, each)]
+        elif name in ("cell", "setting", "by", "groups"):
+            words += [word for each in value for word in (option, str(each))]
         elif name == "allow_code":
             words += [option] if value else []
         elif isinstance(value, bool):

@@ -7,6 +7,7 @@ import click
 from xbench.cli.options import (
     data_option,
     evaluate_and_show,
+    group_options,
     measures_option,
     model_options,
     result_options,
@@ -27,6 +28,7 @@ from xbench.cli.options import (
 )
 @click.option("--context", is_flag=True, help="A passage is its sentence and its paragraph, as in XTREME-R.")
 @vary_options
+@group_options
 @measures_option
 @data_option
 @model_options

@@ -10,6 +10,7 @@ from xbench.cli.options import (
     command_line,
     data_option,
     format_option,
+    group_options,
     measures_option,
     output_option,
     show_result,
@@ -23,6 +24,7 @@ from xbench.cli.options import (
 @click.option("-t", "--task", "name", required=True, metavar="TASK", help="Or a file of your own (.toml).")
 @cell_option
 @vary_options
+@group_options
 @measures_option
 @click.option("--ignore-ranks", is_flag=True, help="Do not refuse a rank column that contradicts the scores.")
 @data_option
@@ -34,6 +36,8 @@ def command(
     patterns: tuple[str, ...],
     languages: str | None,
     settings: tuple[str, ...],
+    by: tuple[str, ...],
+    group_files: tuple[Path, ...],
     measures: tuple[str, ...],
     ignore_ranks: bool,
     data: Path | None,
@@ -49,6 +53,7 @@ def command(
     """
     from xbench.catalogue import parse_all
     from xbench.errors import UsageError
+    from xbench.groups import groupings
     from xbench.readers import parts, pin
     from xbench.runs import score_file
     from xbench.storage import writable
@@ -56,10 +61,11 @@ def command(
 
     (task,) = varied([name], languages, settings)
     cells = select_cells(task, patterns)
+    groups = groupings(task, by, group_files)
     wanted = parse_all(measures or task.measures)
     writable(output)
     given: dict[str, Any] = {"cell": patterns, "languages": languages, "setting": settings, "measures": measures}
-    given |= {"ignore-ranks": ignore_ranks or None}
+    given |= {"by": by, "groups": group_files, "ignore-ranks": ignore_ranks or None}
     task = pin(task, data)
     having = [part for part in parts(task, data) if set(part.cells) & set(cells)]
     if len(having) > 1:
@@ -71,6 +77,7 @@ def command(
         cells,
         wanted,
         ignore_ranks=ignore_ranks,
+        groups=groups,
         command=command_line("score", str(run), name, given),
     )
     show_result(result, task, output, format_)

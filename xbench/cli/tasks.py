@@ -41,7 +41,9 @@ def _tasks() -> Table:
     rows: list[list[Value]] = []
     for name in task_names():
         task = load_task(name)
-        rows.append([name, task.title, len(task.languages), len(task.cells()), *task.totals(), task.licence])
+        rows.append(
+            [name, task.title, len(task.languages), len(task.cells()), *map(_known, task.totals()), task.licence]
+        )
     return Table("tasks", ["task", "title", "languages", "cells", "queries", "passages", "licence"], rows)
 
 
@@ -50,7 +52,7 @@ def _cells(name: str) -> Table:
     cells = task.cells()
     counts = ", ".join(f"{sum(c.setting == s for c in cells)} {s}" for s in task.settings)
     rows: list[list[Value]] = [
-        [c.name, c.setting, c.query_language, " ".join(c.passage_languages), *task.size(c)] for c in cells
+        [c.name, c.setting, c.query_language, " ".join(c.passage_languages), *map(_known, task.size(c))] for c in cells
     ]
     head = ["cell", "setting", "query language", "passage languages", "queries", "passages"]
     return Table(f"{task.name} (version {task.version}): {len(cells)} cells: {counts}", head, rows)
@@ -143,3 +145,8 @@ def new(
     if sum(made.empty.values()):
         log.info("left out, without text: %s", ", ".join(f"{n} {b}" for b, n in made.empty.items()))
     log.info("%s is written; licence and citation are for you to fill in; use it as -t %s", order.output, order.output)
+
+
+def _known(n: int) -> int | None:
+    """A number; none is known of files that could not be seen when the task was written."""
+    return n or None

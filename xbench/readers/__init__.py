@@ -11,6 +11,7 @@ from xbench.readers.part import Part, Reader
 from xbench.readers.records import read_records
 from xbench.readers.sentences import read_sentences
 from xbench.readers.tatoeba import read_tatoeba
+from xbench.readers.wikihop import read_wikihop
 from xbench.records import Collection, Passage, Query
 from xbench.sources import locate, verify
 from xbench.storage import sha256
@@ -20,6 +21,7 @@ READERS: dict[str, Reader] = {
     "records": read_records,
     "squad-sentences": read_sentences,
     "tatoeba": read_tatoeba,
+    "wikihop": read_wikihop,
 }
 
 
@@ -74,11 +76,14 @@ def parts(task: Task, data: Path | None = None, *, offline: bool = False) -> Ite
         raise DataError(f"task {task.name}: no reader for format {task.format!r}; known: {', '.join(sorted(READERS))}")
     paths = {key: source_path(task, key, data, offline=offline) for key in task.sources}
     seen: set[str] = set()
+    # Of a file that could not be seen when the task was written, not every count is known.
+    unseen = bool(task.pinned) or not all(source.sha256 for source in task.sources.values())
     for part in READERS[task.format](task, paths):
         for key, found in part.counts.items():
             large = ("passages",) if part.collection.large else ()  # counted when they are read
             expected = {what: n for what, n in task.counts[key].items() if what not in large}
-            if found != expected:
+            known = expected.keys() if unseen else found.keys() | expected.keys()
+            if any(found.get(what) != expected.get(what) for what in known):
                 where = paths.get(key, f"{task.name}/{key}")
                 raise DataError(f"{where}: found {found}, expected {expected}; is the task definition of this version?")
         seen |= set(part.counts)
