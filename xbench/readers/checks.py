@@ -147,30 +147,34 @@ def check_id(value: str, where: str) -> str:
     """
     if not value:
         raise DataError(f"{where}: the id is empty")
-    if _CONTROL.search(value) or any(c.isspace() for c in value):
-        what = "white space" if not _CONTROL.search(value) else "control characters"
+    if value.split() != [value] or _CONTROL.search(value):
+        what = "control characters" if _CONTROL.search(value) else "white space"
         raise DataError(f"{where}: id {shown(value)} holds {what}; run and qrels files could not carry it")
-    if len(value.encode("utf-8", "replace")) > LONGEST_ID:
+    if 4 * len(value) > LONGEST_ID and len(value.encode("utf-8", "replace")) > LONGEST_ID:
         raise DataError(f"{where}: id {shown(value)} is longer than {LONGEST_ID} bytes")
     return value
 
 
 class Ids:
-    """The ids of one kind; says so when one comes twice."""
+    """The ids of one kind; says so when one comes twice. Places are kept as numbers: there may be millions."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._seen: dict[str, str] = {}
+        self._seen: dict[str, int] = {}
+        self._paths: dict[str, int] = {}
 
     def add(self, value: str, where: str) -> str:
-        """Keep and return the id.
+        """Keep and return the id; `where` is `file:row`.
 
         Raises:
             DataError: as `check_id`; it came before, with both places.
         """
-        first = self._seen.setdefault(check_id(value, where), where)
-        if first is not where:
-            raise DataError(f"{where}: {self.kind} id {shown(value)} for the second time, first in {place(first)}")
+        path, _, row = where.rpartition(":")
+        here = self._paths.setdefault(path, len(self._paths)) << 40 | int(row)
+        first = self._seen.setdefault(check_id(value, where), here)
+        if first != here:
+            before = f"{list(self._paths)[first >> 40]}:{first & (1 << 40) - 1}"
+            raise DataError(f"{where}: {self.kind} id {shown(value)} for the second time, first in {place(before)}")
         return value
 
     def __contains__(self, value: object) -> bool:

@@ -31,9 +31,9 @@ class Pool(NamedTuple):
 
     passages: dict[str, list[Passage]]
     large: dict[str, Corpus]
-    bodies: dict[str, dict[str, tuple[str, str]]]  # language -> id -> (text, body), where passages are held
-    texts: dict[str, set[str]]  # language -> all texts, likewise
-    known: Known | None = None
+    ids: Known  # where passages are held; of large ones if they were counted
+    bodies: dict[str, dict[str, tuple[str, str]]]  # language -> id -> (text, body) of those with the id of a query
+    texts: dict[str, set[str]]  # language -> all texts, where passages are held
 
     @property
     def languages(self) -> list[str]:
@@ -42,9 +42,7 @@ class Pool(NamedTuple):
 
     def has(self, language: str, id_: str) -> bool:
         """Whether a language has the id; of a large one this is taken for granted: `xbench tasks new` has looked."""
-        if language in self.large:
-            return self.known is None or id_ in self.known[language]
-        return id_ in self.bodies.get(language, {})
+        return id_ in self.ids[language] if language in self.ids else language in self.large
 
 
 class Judged(NamedTuple):

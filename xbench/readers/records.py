@@ -78,10 +78,13 @@ def _part(task: Task, paths: Mapping[str, Path], cells: list[Cell], name: str, k
     searched: Sequence[str] = cells[0].passage_languages if name else task.passage_languages
     counts = {key: Counter[str]() for key in ([name] if name else task.languages)}
     queries: dict[str, dict[str, Text]] = {a: {} for a in asked}
-    for row in _distinct(files.texts("queries", asked), "query"):
-        queries[row.language][row.id] = row
-    large = task.options.get("large", False)
-    pool = _large(task, files, searched)._replace(known=known) if large else _held(files, searched, counts, name)
+    ids = {a: Ids("query") for a in asked}
+    for row in files.texts("queries", asked):
+        queries[row.language][ids[row.language].add(row.id, row.where)] = row
+    if task.options.get("large"):
+        pool = Pool({}, _large(task, files, searched), known or {}, {}, {})
+    else:
+        pool = _held(files, searched, queries, counts, name)
     judged = judgements(task, [(key, path) for key, path, _ in files.of("qrels")], queries, pool)
     kept: dict[str, list[Query]] = {a: [] for a in asked}
     qrels: dict[str, dict[str, int]] = {}
@@ -106,23 +109,24 @@ def _part(task: Task, paths: Mapping[str, Path], cells: list[Cell], name: str, k
     return Part(cells, Collection(kept, pool.passages, qrels, {}, large=pool.large), found)
 
 
-def _distinct(rows: Iterable[Text], kind: str) -> Iterator[Text]:
-    """The rows, if no id comes twice in a language."""
-    ids: dict[str, Ids] = {}
-    for row in rows:
-        ids.setdefault(row.language, Ids(kind)).add(row.id, row.where)
-        yield row
-
-
-def _held(files: _Files, searched: Sequence[str], counts: Mapping[str, Counter[str]], name: str) -> Pool:
-    pool = Pool({b: [] for b in searched}, {}, {b: {} for b in searched}, {b: set() for b in searched})
-    for row in with_text(files.task, _distinct(files.texts("passages", searched), "passage"), counts, name):
+def _held(
+    files: _Files,
+    searched: Sequence[str],
+    queries: Mapping[str, Mapping[str, Text]],
+    counts: Mapping[str, Counter[str]],
+    name: str,
+) -> Pool:
+    ids = {b: Ids("passage") for b in searched}
+    pool = Pool({b: [] for b in searched}, {}, ids, {b: {} for b in searched}, {b: set() for b in searched})
+    for row in with_text(files.task, files.texts("passages", searched), counts, name):
         b, count = row.language, counts[name or row.language]
+        ids[b].add(row.id, row.where)
         pool.passages[b].append(Passage(f"{b}:{row.id}", row.text))
-        pool.bodies[b][row.id] = row.text, row.body
         count["passages"] += 1
         count["duplicates"] += row.text in pool.texts[b]
         pool.texts[b].add(row.text)
+        if row.id in queries.get(b, ()):
+            pool.bodies[b][row.id] = row.text, row.body
     if lacking := [b for b in searched if not pool.passages[b]]:
         raise DataError(f"task {files.task.name}: no passage of language {', '.join(lacking)} in any file")
     return pool
@@ -151,7 +155,7 @@ def large_texts(task: Task, paths: Mapping[str, Path], language: str, counts: Co
     return with_text(task, _Files(task, paths).texts("passages", [language]), {language: counts})
 
 
-def _large(task: Task, files: _Files, searched: Sequence[str]) -> Pool:
+def _large(task: Task, files: _Files, searched: Sequence[str]) -> dict[str, Corpus]:
     found: dict[str, Corpus] = {}
     for b in searched:
         own = {path: (key, some) for key, path, some in files.of("passages") if b in some}
@@ -163,7 +167,7 @@ def _large(task: Task, files: _Files, searched: Sequence[str]) -> Pool:
             task.counts.get(b, {}).get("passages", 0),
             " ".join(form),
         )
-    return Pool({}, found, {}, {})
+    return found
 
 
 def _reading(
