@@ -16,7 +16,7 @@ LAYERS = [
     ["batches", "census", "encode", "index", "shards", "store"],
     ["approximate", "sharded"],
     ["cutoff", "evaluate", "export", "language", "large", "retrieve", "retrievers", "runs", "scoring", "space"],
-    ["gate"],
+    ["gate", "own"],
     ["cli"],
 ]
 DOORS = {
@@ -35,6 +35,7 @@ DOORS = {
     "ir_measures": {"catalogue", "runs"},
     "pyarrow": {"parquet"},
     "statsmodels": {"paired"},
+    "yaml": {"own"},
     "urllib": {"sources"},
     "http": {"sources"},
     "socket": {"sources"},

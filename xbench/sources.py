@@ -85,15 +85,17 @@ def verify(path: Path, source: Source) -> None:
         IntegrityError: its size or its SHA-256 is another.
     """
     expected = f"expected {source.size} bytes, SHA-256 {source.sha256}"
-    cure = f"run `xbench data fetch {source.task}`, or put the file of {source.url} there"
+    cure = f"delete it, then run `xbench data fetch {source.task}`, or put the file of {source.url} there"
+    if source.url.startswith("file:"):  # somebody's own, of which there may be no other
+        cure = "put the file back as it was, or make the task anew with `xbench tasks new`"
     with storage(path, "read"):
         if not path.is_file():
-            raise DataError(f"{path} is missing or not a file: {expected}; {cure}")
+            raise DataError(f"{path} is missing or not a file: {expected}; {cure.removeprefix('delete it, then ')}")
         size = path.stat().st_size
     # Hashed even when the size already tells, so that the message names the version that was found.
     found = sha256(path)
     if (size, found) != (source.size, source.sha256):
-        raise IntegrityError(f"{path}: found {size} bytes, SHA-256 {found}; {expected}; delete it, then {cure}")
+        raise IntegrityError(f"{path}: found {size} bytes, SHA-256 {found}; {expected}; {cure}")
 
 
 def locate(source: Source, data: Path | None, *, offline: bool = False) -> Path:

@@ -79,6 +79,17 @@ def cell_option(function: Command) -> Command:
     )(function)
 
 
+def definition_option(function: Command) -> Command:
+    """`-t FILE`, of a result whose task is one's own."""
+    return click.option(
+        "-t",
+        "--task",
+        "definition",
+        metavar="FILE",
+        help="The definition (.toml) of the result's task, if it is yours.",
+    )(function)
+
+
 def vary_options(function: Command) -> Command:
     """`--languages`, `--setting`."""
     for option in (
@@ -253,10 +264,10 @@ def evaluate_and_show(
             source_path(task, key, data, offline=offline)
     if any(re.search("@[0-9a-f]{40}$", part.name) for part in parts):  # commits, for the branch or tag asked for
         options["revision"] = None
-    for task, own in zip(chosen, groups, strict=True):
+    for said, task, own in zip(dict.fromkeys(tasks), chosen, groups, strict=True):
         given: dict[str, Any] = {"measures": measures, "batch-tokens": batch_tokens, "context": context or None}
         given |= {"languages": languages, "setting": settings, "by": by, "groups": group_files, **asked, **options}
-        plan = Plan(default_cache(), data, offline, threads, command_line("run", loaded.name, task.name, given))
+        plan = Plan(default_cache(), data, offline, threads, command_line("run", loaded.name, said, given))
         result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens, groups=own, large=large)
         show_result(result, task, output, format_)
         if run_depth:

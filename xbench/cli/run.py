@@ -18,7 +18,15 @@ from xbench.cli.options import (
 
 @click.command("run")
 @click.argument("model")
-@click.option("-t", "--task", "tasks", multiple=True, required=True, metavar="TASK", help="May be repeated.")
+@click.option(
+    "-t",
+    "--task",
+    "tasks",
+    multiple=True,
+    required=True,
+    metavar="TASK",
+    help="Or a file of your own (.toml); repeatable.",
+)
 @click.option("--context", is_flag=True, help="A passage is its sentence and its paragraph, as in XTREME-R.")
 @vary_options
 @group_options

@@ -21,7 +21,7 @@ from xbench.cli.options import (
 
 @click.command("score")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("-t", "--task", "name", required=True, metavar="TASK")
+@click.option("-t", "--task", "name", required=True, metavar="TASK", help="Or a file of your own (.toml).")
 @cell_option
 @vary_options
 @group_options

@@ -11,6 +11,7 @@ from xbench.readers.corpora import check_corpora
 from xbench.readers.mewslix import read_mewslix
 from xbench.readers.miracl import read_miracl
 from xbench.readers.part import Part, Reader
+from xbench.readers.records import read_records
 from xbench.readers.sentences import read_sentences
 from xbench.readers.tatoeba import read_tatoeba
 from xbench.readers.translations import read_translations
@@ -24,6 +25,7 @@ from xbench.task import Task, with_pins
 READERS: dict[str, Reader] = {
     "mewsli-x": read_mewslix,
     "miracl": read_miracl,
+    "records": read_records,
     "squad-sentences": read_sentences,
     "tatoeba": read_tatoeba,
     "translations": read_translations,
@@ -42,7 +44,10 @@ def source_path(task: Task, key: str, data: Path | None, *, offline: bool = Fals
     if task.folder is None:
         return locate(source, data, offline=offline)
     path = task.folder / source.name
-    verify(path, source)
+    if source.sha256:
+        verify(path, source)
+    elif not path.is_file():
+        raise DataError(f"{path} is missing or not a file")
     return path
 
 
@@ -152,9 +157,9 @@ def _check_golden(task: Task, key: str, part: Part) -> None:
 
 
 def _check_shared(task: Task, collection: Collection) -> None:
-    languages = {doc_id: b for b in task.passage_languages for doc_id in collection.ids("passages", b)}
     for language, expected in task.shared.items():
-        relevant = [{languages[d] for d in collection.qrels[q]} for q in collection.ids("queries", language)]
+        grades = [collection.qrels[query_id] for query_id in collection.ids("queries", language)]
+        relevant = [{d.partition(":")[0] for d, grade in some.items() if grade > 0} for some in grades]
         shared = {b: sum(b in some for some in relevant) for b in task.passage_languages}
         if shared != expected:
             raise DataError(
