@@ -614,7 +614,7 @@ HOSTILE = {
     "no list": ("configs: yes", 3, "not a dataset's card"),
     "no name": ("configs:\n- data_files: x", 3, "not a dataset's card"),
     "no file": ("configs:\n- config_name: corpus\n  data_files: none/*.parquet", 3, "'none/*.parquet' matches no file"),
-    "brackets": ("configs: " + "[" * 5000, 3, "not a dataset's card"),
+    "brackets": ("configs: " + "[" * 2000, 3, "not a dataset's card"),
 }
 
 
