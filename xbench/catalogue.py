@@ -17,10 +17,11 @@ Floats = NDArray[np.float64]
 
 class _Family(NamedTuple):
     function: Callable[[Ranked, float], Floats]
-    cutoff: str = "optional"  # or "required", "none"
+    cutoff: str = "optional"  # or "required", "none", "one"
     multi_only: bool = False
     median: bool = False
     lower_is_better: bool = False
+    of_answers: bool = False
 
 
 FAMILIES = {
@@ -33,6 +34,8 @@ FAMILIES = {
     "Rprec": _Family(measures.r_precision, "none"),
     "XtremeAP": _Family(measures.xtreme_average_precision, "required"),
     "Complete": _Family(measures.complete, "required"),
+    "EM": _Family(measures.exact_match, "one", of_answers=True),
+    "HasAnswer": _Family(measures.has_answer, "one", of_answers=True),
     "RankDistance": _Family(bias.rank_distance, "none", multi_only=True, lower_is_better=True),
     "RankDistanceMedian": _Family(bias.rank_distance, "none", multi_only=True, median=True, lower_is_better=True),
     "nRankDistance": _Family(bias.normalised_rank_distance, "none", multi_only=True, lower_is_better=True),
@@ -89,6 +92,11 @@ class Measure(NamedTuple):
         return not self.foreign and FAMILIES[self.family].multi_only
 
     @property
+    def of_answers(self) -> bool:
+        """Whether it compares answer strings, for which the first passage of every pool must be known."""
+        return not self.foreign and FAMILIES[self.family].of_answers
+
+    @property
     def median(self) -> bool:
         """Whether its value is the median over queries instead of the mean."""
         return not self.foreign and FAMILIES[self.family].median
@@ -137,6 +145,8 @@ def parse(text: str) -> Measure:
         raise UsageError(f"measure {text!r}: {family} needs a cut-off; write {family}@10, say")
     if at and not re.fullmatch("0*[1-9][0-9]{0,17}", tail):
         raise UsageError(f"measure {text[:60]!r}: the cut-off {tail[:40]!r} is not a positive whole number below 10^18")
+    if wish == "one" and (not at or int(tail) != 1):
+        raise UsageError(f"measure {text[:60]!r}: {family} is of the first passage alone; write {family}@1")
     return Measure(f"{family}@{int(tail)}" if at else family, family, int(tail) if at else math.inf)
 
 
@@ -153,7 +163,7 @@ def _foreign(text: str) -> Measure:
         found = ir_measures.parse_measure(text)
         supported = ir_measures.DefaultPipeline.supports(found)  # type: ignore[no-untyped-call]
     except (NameError, SyntaxError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
-        names = [f + ("@k" if FAMILIES[f].cutoff == "required" else "") for f in FAMILIES]
+        names = [f + {"required": "@k", "one": "@1"}.get(FAMILIES[f].cutoff, "") for f in FAMILIES]
         raise UsageError(f"{unknown('measure', text, names)}, and for runs those of ir-measures") from error
     if str(found).partition("@")[0] in FAMILIES:  # spelled in a roundabout way, `nDCG()@10`
         return parse(str(found))

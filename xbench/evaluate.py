@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xbench.answers import answered
 from xbench.catalogue import Measure, parse_all
 from xbench.cutoff import check_depth, large_identity, log_cut, retrieve_first
 from xbench.encode import Encoded, full_identity
 from xbench.errors import UsageError
+from xbench.firsts import first_by_vectors
 from xbench.groups import Grouping, groupings
 from xbench.intervals import with_intervals
 from xbench.large import Large, encode_all
@@ -90,7 +92,7 @@ def evaluate(
     with watch("read"):
         task = pin(task, plan.data, offline=plan.offline)
         read = list(parts(task, plan.data, offline=plan.offline))
-    job = _Job(task, read, depth, plan, batch_tokens, watch)
+    job = _Job(task, read, depth, plan, batch_tokens, watch, any(m.of_answers for m in wanted))
     if any(part.collection.large for part in read):
         ranking = job.by_first(model, wanted) if isinstance(model, LargeRetriever) else job.by_shards(model, large)
     else:
@@ -143,6 +145,7 @@ class _Job(NamedTuple):
     plan: Plan
     batch_tokens: int | None
     watch: "_Watch"
+    answers: bool  # whether to look for answer strings in first passages
 
     def by_vectors(self, model: Encoder | Given) -> _Ranking:
         """One pass over the joint pool of a part gives the ranks of all its cells."""
@@ -166,11 +169,16 @@ class _Job(NamedTuple):
             above = np.zeros_like(table.above)
             columns = [table.languages.index(language) for language in space.languages]
             above[:, columns] = passages_above(space.queries, space.pool, table.judged, threads=threads)
-        if not any(cell.setting == "multi" for cell in part.cells):
-            return table._replace(above=above)
-        with watch("top"), track("first passages", len(table.query_ids), "queries") as advance:
-            top = first_passages(space.queries, space.pool, self.depth, threads=threads, advance=advance)
-        return table._replace(above=above, top=top)
+        table = table._replace(above=above)
+        if any(cell.setting == "multi" for cell in part.cells):
+            with watch("top"), track("first passages", len(table.query_ids), "queries") as advance:
+                top = first_passages(space.queries, space.pool, self.depth, threads=threads, advance=advance)
+            table = table._replace(top=top)
+        if self.answers:
+            with watch("answers"):
+                first = first_by_vectors(part.cells, table, space, threads=threads)
+                table = table._replace(answered=answered(part.collection, table.languages, first))
+        return table
 
     def by_shards(self, model: Encoder | Given | Retriever | Fusion, large: Large | None) -> _Ranking:
         """Vectors in shards on disk, which are searched one after the other."""
@@ -222,7 +230,7 @@ class _Job(NamedTuple):
                 else:
                     retriever = model
                 table = judge(collection, languages_of(self.task, part.collection))
-                job = Pools(retriever, self.task, part.cells, collection)
+                job = Pools(retriever, self.task, part.cells, collection, self.answers)
                 table, lost = retrieve(job, table, self.depth, self.plan.cache, advance)
                 tables.append(table)
                 unmatched |= lost

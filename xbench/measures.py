@@ -68,6 +68,23 @@ def ndcg(r: Ranked, k: float) -> Floats:
     return r.sum(gain) / r.sum(ideal)
 
 
+def exact_match(r: Ranked, k: float) -> Floats:
+    """EM@1: 1 if the answer string that goes with the first passage is an answer to the query, else 0.
+
+    `max_{a in A_q} 1[norm(answer(d_1)) = norm(a)]`, as `answers.matches`. NaN where the query has no answer string,
+    or the passage none that goes with it.
+    """
+    return r.answered.get("EM", np.full(len(r.indptr) - 1, np.nan))
+
+
+def has_answer(r: Ranked, k: float) -> Floats:
+    """HasAnswer@1: 1 if the first passage holds an answer to the query, judged relevant or not, else 0.
+
+    Substring of normalised text, as `answers.contains`; NaN where the query has no answer string.
+    """
+    return r.answered.get("HasAnswer", np.full(len(r.indptr) - 1, np.nan))
+
+
 def complete(r: Ranked, k: float) -> Floats:
     """Complete@k: 1 if all relevant passages are among the first k, else 0.
 

@@ -1,6 +1,7 @@
 """The small array that every value comes from: for each query, where its relevant passages stand."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ class RankTable(NamedTuple):
     # (nnz,) passages above in a pool of the passage's language alone; None: as many as in the joint pool, since
     # the score of a pair does not depend on the pool (BM25's does). -1: not retrieved there.
     alone: NDArray[np.int32] | None = None
+    # As `answers.answered` gives it, where a measure asks for it; kept in no file.
+    answered: Mapping[str, NDArray[np.int8]] = MappingProxyType({})
 
     def ranked(self, cell: Cell) -> tuple[Ranked, list[str]]:
         """The ranks of a cell, and its queries: those with a relevant passage in its pool."""
@@ -54,6 +57,7 @@ class RankTable(NamedTuple):
             ranks[sequence],
             self.judged.grades[entries][inside][sequence],
             int(self.sizes[columns].sum()),
+            answered=self._answered(low + kept, columns),
         )
         if cell.setting == "multi":
             top = self.top[low + kept].astype(np.int64)
@@ -69,6 +73,12 @@ class RankTable(NamedTuple):
             )
             ranked = ranked._replace(joint=joint)
         return ranked, [self.query_ids[low + i] for i in kept]
+
+    def _answered(self, queries: NDArray[np.int64], columns: list[int]) -> dict[str, NDArray[np.float64]]:
+        """For the pool of one language or, last of the columns, the joint one."""
+        column = columns[0] if len(columns) == 1 else len(self.languages)
+        known = {family: values[queries, column] for family, values in self.answered.items()}
+        return {family: np.where(some < 0, np.nan, some) for family, some in known.items()}
 
     def _asked(self, queries: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n, languages, depth) first passages for the same question in each language.

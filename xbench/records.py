@@ -137,6 +137,8 @@ class Ranked(NamedTuple):
     grades: NDArray[np.int64]  # (nnz,) parallel to ranks
     pool: int
     joint: Joint | None = None
+    # family of measures -> (n,) whether the first passage of the pool has the answer: 1, 0, NaN where it is unknown
+    answered: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 
     @property
     def query(self) -> NDArray[np.int64]:

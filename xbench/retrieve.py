@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xbench.answers import UNSEARCHED, answered
 from xbench.errors import ModelOutputError
 from xbench.kept import keep, kept
 from xbench.models import Retriever, Searcher
@@ -47,6 +48,7 @@ class Pools(NamedTuple):
     task: Task
     cells: Sequence[Cell]
     collection: Collection
+    answers: bool = False  # whether to look for answer strings in first passages
 
 
 def retrieve(
@@ -68,17 +70,18 @@ def retrieve(
         ModelOutputError: scores that cannot be ranked.
         XbenchError: whatever the retriever raises.
     """
-    retriever, task, _, collection = job
+    retriever, task, _, collection, answers = job
     pools: dict[tuple[str, ...], list[Cell]] = {}
     for cell in job.cells:
         pools.setdefault(cell.passage_languages, []).append(cell)
     above, alone = np.full_like(table.above, -1), np.full(len(table.above), -1, np.int32)
     top = np.full((len(table.query_ids), min(depth, len(table.doc_ids))), -1, np.int32)
+    first = np.full((len(table.query_ids), len(table.languages) + 1), UNSEARCHED, np.int64)
     unmatched: dict[str, dict[str, int]] = {}
     folder = cache / "pools" / fingerprint({"schema": SCHEMA, "model": retriever.identity, "task": task.sha256})
     for languages, cells in pools.items():
         joint = any(cell.setting == "multi" for cell in cells)
-        part = _Part(table, languages, depth if joint else 0)
+        part = _Part(table, languages, depth if joint else int(answers))
         kept = _search(retriever, collection, part, cells, folder, advance)
         for cell, (low, high, entries), found in zip(cells, map(part.of, cells), kept, strict=True):
             if len(languages) == 1:
@@ -87,13 +90,19 @@ def retrieve(
                 above[entries] = 0  # a language without passages has none above
                 above[entries[:, None], part.columns] = found.above
                 top[low:high] = part.rows[found.top]
+            if answers and len(part.rows):
+                columns = [*([-1] if joint else []), *(part.columns if len(languages) == 1 else [])]
+                first[low:high, columns] = part.rows[found.top[:, :1]]
             counted = part.relevant[low:high] > 0
             unmatched[cell.name] = {
                 "queries": int((found.matched[counted] == 0).sum()),
                 "relevant": int(found.lost[counted].sum()),
                 "passages": int((len(part.rows) - found.matched[counted]).sum()),
             }
-    return table._replace(above=above, alone=alone, top=top), unmatched
+    table = table._replace(above=above, alone=alone, top=top)
+    if answers:
+        table = table._replace(answered=answered(collection, table.languages, first))
+    return table, unmatched
 
 
 class _Part:

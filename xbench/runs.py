@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from xbench.answers import MISSING, answered
 from xbench.catalogue import Measure
 from xbench.errors import UsageError
 from xbench.evaluate import TOP
@@ -57,6 +58,7 @@ def score_file(
         depth=depth,
         ignore_ranks=ignore_ranks,
         prefix=prefix,
+        collection=collection,
     )
     key = fingerprint(identity)
     result = Result(
@@ -102,6 +104,7 @@ def score_run(
     depth: int,
     ignore_ranks: bool = False,
     prefix: str = "",
+    collection: Collection | None = None,
 ) -> tuple[RankTable, list[CellResult]]:
     """The values of a TREC run in some cells, each restricted to the cell's queries and pool.
 
@@ -114,6 +117,7 @@ def score_run(
         measures: what to compute; those of ir-measures too.
         depth: how many first passages of each query to keep.
         ignore_ranks, prefix: as `trec.read_run`.
+        collection: of the table, for measures of answer strings; without it, they are undefined.
 
     Raises:
         DataError: as `trec.read_run`.
@@ -126,6 +130,7 @@ def score_run(
         above=np.full_like(table.above, -1), top=np.full((len(table.query_ids), depth), -1, np.int32)
     )
     retrieved = np.zeros((len(table.query_ids), kinds), np.int64)
+    first = np.full((len(table.query_ids), kinds + 1), MISSING, np.int64)
     foreign = _Foreign(cells, table, [m for m in measures if m.foreign])
     run = read_run(path, table.query_ids, table.doc_ids, ignore_ranks=ignore_ranks, prefix=prefix)
     for query, found, scores in run:
@@ -133,12 +138,16 @@ def score_run(
         language = table.doc_language[docs]
         retrieved[query] = np.bincount(language, minlength=kinds)
         table.top[query, : len(docs)] = docs[:depth]
+        kinds_there, at = np.unique(language, return_index=True)
+        first[query, kinds_there], first[query, -1] = docs[at], docs[0]
         low, high = judged.indptr[query : query + 2]
         for place in np.flatnonzero(np.isin(docs, judged.rows[low:high])):
             entry = low + np.searchsorted(judged.rows[low:high], docs[place])
             table.above[entry] = np.bincount(language[:place], minlength=kinds)
         foreign.add(query, docs, language)
     foreign.flush()
+    if collection and any(m.of_answers for m in measures):
+        table = table._replace(answered=answered(collection, table.languages, first))
     wanted = np.zeros((kinds, kinds), np.bool_)
     for cell in cells:
         wanted[

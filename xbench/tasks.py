@@ -156,7 +156,11 @@ def _task(raw: dict[str, Any], path: Path) -> Task:
     _check(task)
     if ("cross" in settings or shared) and task.pools == "language":
         # Where nothing else is said, every language has an answer to every question.
-        full = {a: {b: shared.get(a, {}).get(b, task.counts[a]["queries"]) for b in searched} for a in asked}
+        pairs = {(cell.query_language, b) for cell in task.cells() for b in cell.passage_languages}
+        full = {
+            a: {b: shared.get(a, {}).get(b, task.counts[a]["queries"]) for b in searched if (a, b) in pairs}
+            for a in asked
+        }
         task.shared.update(full)
     return task
 

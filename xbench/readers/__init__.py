@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from xbench.errors import DataError, IntegrityError, UsageError
+from xbench.readers.belebele import read_belebele
 from xbench.readers.corpora import check_corpora
 from xbench.readers.mewslix import read_mewslix
 from xbench.readers.miracl import read_miracl
+from xbench.readers.paragraphs import read_paragraphs
 from xbench.readers.part import Part, Reader
 from xbench.readers.records import read_records
 from xbench.readers.sentences import read_sentences
@@ -26,6 +28,8 @@ READERS: dict[str, Reader] = {
     "mewsli-x": read_mewslix,
     "miracl": read_miracl,
     "records": read_records,
+    "belebele": read_belebele,
+    "squad-paragraphs": read_paragraphs,
     "squad-sentences": read_sentences,
     "tatoeba": read_tatoeba,
     "translations": read_translations,
@@ -160,7 +164,7 @@ def _check_shared(task: Task, collection: Collection) -> None:
     for language, expected in task.shared.items():
         grades = [collection.qrels[query_id] for query_id in collection.ids("queries", language)]
         relevant = [{d.partition(":")[0] for d, grade in some.items() if grade > 0} for some in grades]
-        shared = {b: sum(b in some for some in relevant) for b in task.passage_languages}
+        shared = {b: sum(b in some for some in relevant) for b in expected}
         if shared != expected:
             raise DataError(
                 f"{task.name}/{language}: queries with an answer in each language: found {shared}, expected {expected}"

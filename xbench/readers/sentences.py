@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
+from xbench.readers.clusters import clusters
 from xbench.readers.part import Part
 from xbench.readers.squad import SquadFile, read_squad
 from xbench.records import Collection
@@ -30,27 +29,5 @@ def _link(task: Task, files: dict[str, SquadFile]) -> Collection:
         {language: files[language].queries for language in task.languages},
         {language: files[language].passages for language in task.languages},
         qrels,
-        _paragraphs(qrels),
+        clusters([(q.partition(":")[2], d.rpartition(".")[0]) for q, grades in qrels.items() for d in grades]),
     )
-
-
-def _paragraphs(qrels: dict[str, dict[str, int]]) -> dict[str, str]:
-    """Question -> the first of the paragraphs that it shares, in any language, with other questions.
-
-    Questions that share a paragraph in one language and those that share one in another are one
-    cluster, since the translations of a question are.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    pairs = [(q.partition(":")[2], d.rpartition(".")[0]) for q, grades in qrels.items() for d in grades]
-    questions, paragraphs = (list(dict.fromkeys(names)) for names in zip(*pairs, strict=True))
-    place = {name: i for i, name in enumerate(questions)}
-    node = {name: len(questions) + i for i, name in enumerate(paragraphs)}
-    ends = np.array([(place[q], node[p]) for q, p in pairs]).T
-    size = len(questions) + len(paragraphs)
-    _, component = connected_components(coo_array((np.ones(len(pairs)), tuple(ends)), (size, size)), directed=False)
-    first: dict[int, str] = {}
-    for name in paragraphs:
-        first.setdefault(int(component[node[name]]), name)
-    return {name: first[int(component[place[name]])] for name in questions}
