@@ -15,8 +15,8 @@ from xbench.census import Known, take_census
 from xbench.errors import DataError, IntegrityError
 from xbench.ranking import Pool, passages_above
 from xbench.records import Judged
-from xbench.shards import Shard
 from xbench.sharded import Ranks, search
+from xbench.shards import Shard
 from xbench.top import first_passages
 
 Matrix = NDArray[np.float32]
@@ -52,7 +52,9 @@ def asked(case: Case, groups: list[list[Shard]]) -> tuple[Matrix, list[list[Shar
     """What `search` is asked; the judged passages come from the shards."""
     wanted = {case.doc_ids[row] for row in case.judged.rows}
     each = [take_census(some, wanted) for some in groups]
-    known = Known([a for one in each for a in one.doc_ids], np.concatenate([one.vectors for one in each if one.doc_ids]))
+    known = Known(
+        [a for one in each for a in one.doc_ids], np.concatenate([one.vectors for one in each if one.doc_ids])
+    )
     place = {doc_id: i for i, doc_id in enumerate(known.doc_ids)}
     rows = np.array([place[case.doc_ids[row]] for row in case.judged.rows], np.int64)
     return np.concatenate(case.queries), groups, case.judged._replace(rows=rows), known
