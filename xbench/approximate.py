@@ -109,7 +109,8 @@ def approximate(
     above = np.full((len(judged.rows), len(groups)), -1, np.int32)
     top: list[list[str]] = []
     place = {doc_id: i for i, doc_id in enumerate(known.doc_ids)}
-    step = max(1, BLOCK_BYTES // (4 * queries.shape[1] * depth * max(1, len(groups))))
+    proposed = sum(min(depth, sum(shard.rows for shard in shards)) for shards in groups)
+    step = max(1, BLOCK_BYTES // (4 * queries.shape[1] * max(1, proposed)))
     for low in range(0, len(queries), step):
         some = queries[low : low + step]
         parts = [
