@@ -654,6 +654,25 @@ def test_broken_parquet(mteb: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "de-qrels/test.parquet:2: grade 0.5" in error(capsys, 3, *start)
 
 
+def test_the_same_in_two_forms(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Folders on the hub may have their qrels twice, and corpora too: never read as more data."""
+    folder = tiny(here / "d")
+    start = ("tasks", "new", "my", "--from", "d", "--language", "en", "--force")
+    rows = [{"query-id": "q1", "corpus-id": "d1", "score": 1}, {"query-id": "q2", "corpus-id": "d3", "score": 1}]
+    jsonl(folder / "qrels" / "test.jsonl", rows)
+    assert "d/qrels/test.tsv:2: passage 'd1' of query 'q1' is judged for the second time" in error(capsys, 3, *start)
+    tsv(folder / "docs.tsv", [("d1", "Tea is green.")])
+    assert run(*start, "--layout", "beir") == 0
+    task = read_definition(Path("my.toml"))
+    assert [s.name for s in task.sources.values()] == ["corpus.jsonl", "qrels/test.tsv", "queries.jsonl"]
+    (folder / "qrels" / "test.tsv").unlink()
+    assert "docs.tsv:1: passage id 'd1' for the second time" in error(capsys, 3, *start)
+    assert run(*start, "--layout", "jsonl") == 0
+    assert [s.name for s in read_definition(Path("my.toml")).sources.values()] == [
+        "corpus.jsonl", "qrels/test.jsonl", "queries.jsonl"
+    ]  # fmt: skip
+
+
 def test_folders_that_say_too_little(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jsonl(here / "d" / "corpus.jsonl", [{"_id": "d1", "text": "a", "language": "de"}, {"_id": "d2", "text": "b"}])
     jsonl(here / "d" / "queries.jsonl", [{"_id": "q1", "text": "a", "language": "de"}])
