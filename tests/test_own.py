@@ -377,11 +377,12 @@ def test_what_is_left_out_is_said(here: Path, capsys: pytest.CaptureFixture[str]
     assert "is itself a passage" in error(capsys, 3, "tasks", "new", "my", "--from", "e", "--language", "en", "--force")
 
 
-def test_queries_of_several_languages_and_passages_of_one(here: Path) -> None:
+def test_queries_of_several_languages_and_passages_of_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for a in ("de", "fr"):
         jsonl(here / "d" / f"queries.{a}.jsonl", [{"_id": f"{a}1", "text": f"frage {a}"}])
     jsonl(here / "d" / "docs.jsonl", [{"doc_id": "x", "text": "an answer"}, {"doc_id": "y", "text": "another"}])
     (here / "d" / "qrels.txt").write_text("de1 0 x 1\nfr1 0 y 1\n")
+    assert "which language are docs.jsonl in?" in error(capsys, 2, "tasks", "new", "my", "--from", "d")
     task = make("d", "--passages-in", "en")
     assert task.query_languages == ("de", "fr") and task.passage_languages == ("en",)
     assert [c.name for c in task.cells()] == ["cross/de-en", "cross/fr-en"] and ids(task)["de:de1"] == {"en:x": 1}
@@ -418,6 +419,7 @@ def test_a_corpus_too_large_to_hold(
     found = collection(task)
     corpus = found.large["en"]
     assert isinstance(corpus, Corpus) and found.passages == {} and len(corpus) == 30
+    assert corpus.form == "records 1 en without empty"
     assert list(corpus) == [Passage(f"en:{r['_id']}", f"{r['title']} {r['text']}") for r in rows]
     assert [f.sha256 for f in corpus.files] == [
         hashlib.sha256((folder / "corpus" / f"part-{i}.jsonl").read_bytes()).hexdigest() for i in (0, 1)
@@ -441,6 +443,18 @@ def test_a_corpus_too_large_to_hold(
     two = make("two")
     assert ids(two) == {"de:q-de": {"de:de3": 1}, "en:q-en": {"de:de4": 1}}
     assert set(collection(two).large) == {"de", "en"}
+
+
+def test_a_large_corpus_of_several_languages_in_one_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new, "LARGE", 5)
+    rows = [{"id": f"d{i}", "text": f"{a} {i}", "language": a} for i in range(4) for a in ("de", "en")]
+    jsonl(here / "d" / "corpus.jsonl", rows)
+    jsonl(here / "d" / "queries.jsonl", [{"id": "q", "text": f"q {a}", "language": a} for a in ("de", "en")])
+    (here / "d" / "qrels.txt").write_text("de:q 0 de:d1 1\nen:q 0 de:d2 1\n")
+    corpora = collection(make("d", "--languages", "de,en")).large
+    for a in ("de", "en"):
+        assert list(corpora[a]) == [Passage(f"{a}:d{i}", f"{a} {i}") for i in range(4)] and len(corpora[a]) == 4
+    assert {c.form for c in corpora.values()} == {"records 1 de of several", "records 1 en of several"}
 
 
 # MTEB's layout.
@@ -652,6 +666,25 @@ def test_broken_parquet(mteb: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_bytes(good)
     parquet(mteb / "de-qrels" / "test.parquet", query__id=[1, 2], corpus__id=["d3", "d1"], score=[1.0, 0.5])
     assert "de-qrels/test.parquet:2: grade 0.5" in error(capsys, 3, *start)
+
+
+def test_the_same_in_two_forms(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Folders on the hub may have their qrels twice, and corpora too: never read as more data."""
+    folder = tiny(here / "d")
+    start = ("tasks", "new", "my", "--from", "d", "--language", "en", "--force")
+    rows = [{"query-id": "q1", "corpus-id": "d1", "score": 1}, {"query-id": "q2", "corpus-id": "d3", "score": 1}]
+    jsonl(folder / "qrels" / "test.jsonl", rows)
+    assert "d/qrels/test.tsv:2: passage 'd1' of query 'q1' is judged for the second time" in error(capsys, 3, *start)
+    tsv(folder / "docs.tsv", [("d1", "Tea is green.")])
+    assert run(*start, "--layout", "beir") == 0
+    task = read_definition(Path("my.toml"))
+    assert [s.name for s in task.sources.values()] == ["corpus.jsonl", "qrels/test.tsv", "queries.jsonl"]
+    (folder / "qrels" / "test.tsv").unlink()
+    assert "docs.tsv:1: passage id 'd1' for the second time" in error(capsys, 3, *start)
+    assert run(*start, "--layout", "jsonl") == 0
+    assert [s.name for s in read_definition(Path("my.toml")).sources.values()] == [
+        "corpus.jsonl", "qrels/test.jsonl", "queries.jsonl"
+    ]  # fmt: skip
 
 
 def test_folders_that_say_too_little(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

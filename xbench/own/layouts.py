@@ -29,6 +29,14 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 _NUMBER = re.compile(r"([a-z]+-)?[0-9]{1,6}(-of-[0-9]{1,6})?")
 
 
+# Which kinds of file a layout takes, where it does not take all.
+_KINDS = {
+    "beir": {"passages": (".jsonl",), "queries": (".jsonl",), "qrels": (".tsv",)},
+    "jsonl": {"passages": (".jsonl",), "queries": (".jsonl",)},
+    "tsv": dict.fromkeys(_WORDS, (".tsv",)),
+}
+
+
 class Piece(NamedTuple):
     """A file, or one of several that follow each other: its role, its part (a language or subset, or none), path."""
 
@@ -143,8 +151,7 @@ def _by_name(
             continue
         stem = re.sub(r"\.(jsonl|json|tsv|txt|trec|parquet)(\.gz)?$", "", name, flags=re.I)
         told = _tokens(stem, splits, languages)
-        wanted = {"jsonl": (".jsonl",), "tsv": (".tsv",), "beir": (".jsonl", ".tsv")}.get(layout or "", (kind,))
-        if told and (kind in wanted or (told[0] == "qrels" and layout != "tsv")):
+        if told and kind in _KINDS.get(layout or "", {}).get(told[0], (kind,)):
             found.append(_Told(*told, name))
         else:
             unused.append(name)

@@ -83,13 +83,16 @@ def judgements(
     found = Judged(defaultdict(dict), Counter(), set(), defaultdict(dict), set(), set())
     dangling: list[Judgement] = []
     strangers: list[Judgement] = []
+    by_language: defaultdict[str, list[Path]] = defaultdict(list)
     for key, path in files:
         own = key.split("/")[1] if "/" in key and task.pools == "language" else ""
-        own = "" if own == ALL else own
+        by_language["" if own == ALL else own].append(path)
+    for own, paths in by_language.items():
         # The passages of this language are not there, of a task in some of its languages: ids without one mean these.
         away = own and own not in task.languages and own not in task.options.get("without_passages", ())
-        for each in (each for by_doc in gather(read_judgements(path)).values() for each in by_doc.values()):
-            has = {a: rows.__contains__ for a, rows in queries.items() if own in ("", a)}
+        rows = (each for path in paths for each in read_judgements(path))
+        for each in (each for by_doc in gather(rows).values() for each in by_doc.values()):
+            has = {a: known.__contains__ for a, known in queries.items() if own in ("", a)}
             askers = _home(each.query, list(has), lambda a, id_: has[a](id_), each, task, own)  # noqa: B023
             places = _home(each.doc, pool.languages, pool.has, each, task, own, bare=not away)
             strangers += [] if askers else [each]
