@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 
 from checkpoints import XLMR, cosines, edit, ids_of, save, tokenizer  # noqa: E402
 
-from xbench.encode import plan  # noqa: E402
+from xbench.batches import plan  # noqa: E402
 from xbench.models import ROLES, Encoder, Options, load  # noqa: E402
 
 LONGEST = 120  # tokens, special ones included

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xbench import encode
+from xbench.batches import plan
 from xbench.encode import encode as encode_collection
-from xbench.encode import plan, text_key
+from xbench.encode import text_key
 from xbench.errors import IntegrityError, ModelOutputError
 from xbench.models import ROLES, Prepared, Role
 from xbench.readers import read

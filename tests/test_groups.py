@@ -1,6 +1,7 @@
 """Groups of languages: means by plain Python, where they show, files that are in no form."""
 
 import json
+import logging
 import statistics
 import tomllib
 import unicodedata
@@ -20,6 +21,7 @@ from xbench.records import Cell
 from xbench.results import Result, read_result, write_result
 from xbench.stats import bootstrap
 from xbench.tables import tables
+from xbench.task import vary
 from xbench.tasks import load_task, task_names
 
 ROOT = Path(__file__).parent.parent
@@ -108,7 +110,8 @@ def test_where_a_measure_is_missing_there_is_no_mean(result: Result) -> None:
     assert found["small"]["values"] == {} and found["big"]["values"] == result.groups()["size"]["mono"]["big"]["values"]
 
 
-def test_groupings_of_a_task(tmp_path: Path) -> None:
+def test_groupings_of_a_task(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     own = replace(MINI, groups={"average": {"2": ("de", "en"), "1": ("de",)}})
     assert groupings(own) == {"average": {"2": ["de", "en"], "1": ["de"]}}
     assert groupings(own, ["average"]) == groupings(own)
@@ -117,6 +120,11 @@ def test_groupings_of_a_task(tmp_path: Path) -> None:
     (tmp_path / "g.toml").write_text('[size]\nbig = ["ru", "en", "de"]\nnone = ["xx"]\n')
     # In the task's order, without languages and groups that it has not.
     assert groupings(MINI, [], [tmp_path / "g.toml"]) == {"size": {"big": ["de", "en", "ru"]}}
+    assert "grouping size: no languages of mini, left out: xx" in caplog.text
+    belebele = groupings(load_task("belebele"), ["seen:paper"])["seen:paper"]
+    assert "eng_Latn" in belebele["seen"] and "ell_Grek" in belebele["unseen"] and len(belebele["seen"]) == 10
+    with pytest.raises(UsageError, match="grouping 'seen:paper' has no language of mini: el, vi"):
+        groupings(vary(MINI, languages=["el", "vi"]), ["seen:paper"])
     with pytest.raises(UsageError, match="grouping 'size' is there twice"):
         groupings(MINI, [], [tmp_path / "g.toml"] * 2)
     with pytest.raises(UsageError, match="unknown grouping 'scripts'; did you mean 'script'"):

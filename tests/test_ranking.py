@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from xbench import ranking
 from xbench.errors import ModelOutputError
-from xbench.ranking import Pool, cores, error_band, float64_doubt, grid, largest_norm, passages_above, tie_order
+from xbench.ranking import Pool, error_band, float64_doubt, grid, largest_norm, passages_above, tie_order
 from xbench.records import Judged
+from xbench.threads import cores
 
 Matrix = NDArray[np.float32]
 Make = Callable[[np.random.Generator, int, int], Matrix]

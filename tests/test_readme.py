@@ -47,7 +47,7 @@ TABLE = "xbench run hash -t xquad-r -t mlqa-r"
 @pytest.mark.parametrize(("page", "block"), [b for b in blocks("sh") if "make " not in b[1] and b[1].strip() != TABLE])
 def test_commands(page: str, block: str, shell: Path, request: pytest.FixtureRequest) -> None:
     environment = os.environ | {"PATH": f"{shell / 'bin'}:{os.environ['PATH']}"}
-    if re.search(r"-t (xquad-r|mlqa-r)|verify", block):
+    if re.search(r"-t (xquad-r|mlqa-r|miracl)|verify", block):
         environment["XBENCH_DATA"] = str(request.getfixturevalue("data"))
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block], cwd=shell, env=environment, capture_output=True, text=True

@@ -3,34 +3,22 @@
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.errors import IncompleteError, ModelOutputError, XbenchError
-from xbench.models import ROLES, Encoder, Prepared, Role
+from xbench.batches import WINDOW, Batch, Window, Work, batches, encode_batch, prepare_ahead
+from xbench.errors import IncompleteError
+from xbench.models import ROLES, Encoder, Role
 from xbench.progress import log, track
 from xbench.records import Collection
 from xbench.storage import fingerprint
-from xbench.store import SCHEMA, UNKNOWN, Cut, Store
+from xbench.store import SCHEMA, Cut, Store
 
 # A killed run loses at most the vectors since the last shard.
 SHARD_SECONDS, SHARD_BYTES = 10.0, 64 << 20
-# Texts that are tokenized, sorted and cut into batches together; two such windows are held at once.
-WINDOW = 1 << 15
-
-
-class Work(NamedTuple):
-    """A distinct text to encode, with the id of its first occurrence for errors."""
-
-    key: bytes
-    text: str
-    language: str
-    first_id: str
 
 
 class Encoded(NamedTuple):
@@ -137,43 +125,10 @@ def text_key(role: Role, language: str, text: str) -> bytes:
     return hashlib.sha256(f"{role}\0{language}\0{text}".encode()).digest()
 
 
-def plan(lengths: Sequence[int], languages: Sequence[str], budget: int) -> Iterator[list[int]]:
-    """Cut texts into batches of one language, longest first, of at most `budget` padded tokens.
-
-    The price of a batch is its longest text times its size; a text longer than the budget goes
-    alone. Longest first: what does not fit in memory fails at once, and times left are not rosy.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (languages[i], -lengths[i], i))
-    batch: list[int] = []
-    for i in order:
-        full = batch and (languages[i] != languages[batch[0]] or lengths[batch[0]] * (len(batch) + 1) > budget)
-        if full:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-class _Batch(NamedTuple):
-    """What is encoded and not yet stored."""
-
-    keys: list[bytes]
-    vectors: NDArray[np.float32]
-    lost: list[int]
-
-
-class _Window(NamedTuple):
-    """Texts of one role that are batched together."""
-
-    role: Role
-    works: list[Work]
-
-
 def _encode_works(model: Encoder, works: dict[Role, list[Work]], store: Store, budget: int) -> int:
     """Encode and store what the store lacks; returns how many texts that were."""
     windows = [
-        _Window(role, works[role][low : low + WINDOW])
+        Window(role, works[role][low : low + WINDOW])
         for role in ROLES
         for low in range(0, len(works[role]), WINDOW)
         if any(work.key not in store for work in works[role][low : low + WINDOW])
@@ -181,114 +136,31 @@ def _encode_works(model: Encoder, works: dict[Role, list[Work]], store: Store, b
     if not windows:
         return 0
     done = 0
-    pending: list[_Batch] = []
+    pending: list[tuple[Window, Batch]] = []
     flushed = time.monotonic()
 
     def flush() -> None:
         nonlocal flushed
-        batches = pending.copy()
+        some = pending.copy()
         pending.clear()  # first: what failed to be written is not written twice
-        if batches:
-            keys = [key for batch in batches for key in batch.keys]
-            lost = [tokens for batch in batches for tokens in batch.lost]
-            store.add(keys, np.concatenate([batch.vectors for batch in batches]), lost)
+        if some:
+            keys = [window.works[i].key for window, batch in some for i in batch.places]
+            lost = [tokens for _, batch in some for tokens in batch.lost]
+            store.add(keys, np.concatenate([batch.vectors for _, batch in some]), lost)
         flushed = time.monotonic()
 
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(track("encoding", sum(len(window.works) for window in windows), "texts"))
         stack.callback(flush)  # also when interrupted: what is encoded is kept
-        for (role, some), prepared in _prepared(model, windows):
-            languages = [work.language if model.told_language else "" for work in some]
-            for places in plan([max(n, 1) for n in prepared.lengths], languages, budget):
-                missing = [i for i in places if some[i].key not in store]
+        for window, prepared in prepare_ahead(model, windows):
+            for places in batches(model, window, prepared, budget):
+                missing = [i for i in places if window.works[i].key not in store]
                 if missing:
-                    dimension = store.dimension or (pending[0].vectors.shape[1] if pending else None)
-                    pending.append(_encode_batch(model, role, some, prepared, missing, dimension))
+                    dimension = store.dimension or (pending[0][1].vectors.shape[1] if pending else None)
+                    pending.append((window, encode_batch(model, window, prepared, missing, dimension)))
                     done += len(missing)
                 advance(len(places))
-                size = sum(batch.vectors.nbytes for batch in pending)
+                size = sum(batch.vectors.nbytes for _, batch in pending)
                 if size > SHARD_BYTES or (pending and time.monotonic() - flushed > SHARD_SECONDS):
                     flush()
     return done
-
-
-def _encode_batch(
-    model: Encoder, role: Role, works: list[Work], prepared: Prepared, places: list[int], dimension: int | None
-) -> _Batch:
-    chosen = [works[i] for i in places]
-    items = [prepared.items[i] for i in places]
-    vectors = _ask(model, len(items), lambda: model.encode(items, role, chosen[0].language))
-    _check(model, vectors, chosen, dimension)
-    lost = [UNKNOWN if prepared.lost is None else prepared.lost[i] for i in places]
-    # A copy: some models give the same array each time, with new content.
-    return _Batch([work.key for work in chosen], np.array(vectors, order="C"), lost)
-
-
-def _prepared(model: Encoder, windows: Sequence[_Window]) -> Iterator[tuple[_Window, Prepared]]:
-    """Each window with its texts tokenized; while one is encoded, a thread tokenizes the next."""
-
-    def prepare(window: _Window) -> Prepared:
-        texts = [work.text for work in window.works]
-        prepared: Any = _ask(model, len(texts), lambda: model.prepare(texts, window.role))
-        sizes = [len(part) for part in prepared if part is not None]
-        if sizes != [len(texts)] * len(sizes):
-            raise ModelOutputError(f"model {model.name!r} prepared {sizes} of {len(texts)} texts")
-        return Prepared(*prepared)
-
-    with ThreadPoolExecutor(1) as executor:
-        futures = [executor.submit(prepare, window) for window in windows[:1]]
-        for i, window in enumerate(windows):
-            current = futures.pop()
-            futures = [executor.submit(prepare, following) for following in windows[i + 1 : i + 2]]
-            yield window, current.result()
-
-
-def _ask(model: Encoder, texts: int, call: Callable[[], Any]) -> Any:
-    """Other people's code: what it raises is a fault of the model, not of xbench."""
-    try:
-        return call()
-    except XbenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise ModelOutputError(
-            f"model {model.name!r} raised {type(error).__name__}: {error} (on {texts} texts; --debug shows where)"
-        ) from error
-
-
-def _check(model: Encoder, vectors: object, works: Sequence[Work], dimension: int | None) -> None:
-    """Refuse what cannot be ranked, naming the first text it happened to."""
-    first = works[0].first_id
-    if not isinstance(vectors, np.ndarray):
-        raise ModelOutputError(
-            f"model {model.name!r}, batch of {first}: expected a NumPy array, found {type(vectors).__name__}"
-        )
-    if vectors.dtype != np.float32:
-        raise ModelOutputError(f"model {model.name!r}, batch of {first}: expected float32, found {vectors.dtype}")
-    if vectors.ndim != 2 or len(vectors) != len(works) or not vectors.shape[1]:
-        raise ModelOutputError(
-            f"model {model.name!r}, batch of {first}: expected shape ({len(works)}, d), found {vectors.shape}"
-        )
-    if dimension is not None and vectors.shape[1] != dimension:
-        raise ModelOutputError(
-            f"model {model.name!r}, batch of {first}: {vectors.shape[1]} dimensions, but {dimension} before"
-        )
-    check_finite(model.name, vectors, [work.first_id for work in works])
-
-
-def check_finite(name: str, vectors: NDArray[np.float32], ids: Sequence[str]) -> None:
-    """Refuse NaN, infinity and zero vectors; names the first text.
-
-    Raises:
-        ModelOutputError: there is one.
-    """
-    step = max(1, (1 << 22) // vectors.shape[1])
-    for low in range(0, len(vectors), step):
-        block = vectors[low : low + step]
-        finite = np.isfinite(block).all(axis=1)
-        for bad, what in ((~finite, "NaN or infinity"), (~block.any(axis=1), "a zero vector")):
-            if bad.any():
-                row = int(bad.argmax())
-                raise ModelOutputError(
-                    f"model {name!r}: {what} for {ids[low + row]} ({int(bad.sum())} of {len(block)} texts); "
-                    "it cannot be ranked"
-                )

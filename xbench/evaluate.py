@@ -1,5 +1,6 @@
 """Encode, index, rank, score: one model on one task, every cell from one pass."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xbench.answers import answered
-from xbench.catalogue import parse_all
+from xbench.catalogue import Measure, parse_all
+from xbench.cutoff import check_depth, large_identity, log_cut, retrieve_first
 from xbench.encode import Encoded, full_identity
 from xbench.errors import UsageError
 from xbench.firsts import first_by_vectors
 from xbench.groups import Grouping, groupings
 from xbench.intervals import with_intervals
-from xbench.models import Encoder, Given, Retriever, slug
+from xbench.large import Large, encode_all
+from xbench.large import Pools as LargePools
+from xbench.large import rank as rank_large
+from xbench.models import Encoder, Given, LargeRetriever, Retriever, slug
 from xbench.models.fuse import Fusion
 from xbench.progress import track
 from xbench.ranking import passages_above
@@ -28,6 +33,7 @@ from xbench.results import Result
 from xbench.retrieve import Pools, log_unmatched, retrieve
 from xbench.retrievers import Dense, Fused
 from xbench.scoring import log_undefined, score
+from xbench.shards import shard_identity
 from xbench.space import Space, apart, joined, languages_of, vectors
 from xbench.storage import fingerprint
 from xbench.task import Task
@@ -56,6 +62,7 @@ def evaluate(
     plan: Plan,
     batch_tokens: int | None = None,
     groups: Mapping[str, Grouping] | None = None,
+    large: Large | None = None,
 ) -> Result:
     """Evaluate a model on every cell of a task.
 
@@ -66,6 +73,7 @@ def evaluate(
         plan: where sources and vectors are kept, and how many threads to use.
         batch_tokens: as in `encode.encode`.
         groups: groupings of its languages, as `groups.groupings`; by default the task's own.
+        large: how pools are worked on that are too large to hold; for others it has no effect.
 
     Raises:
         XbenchError: see `errors`; nothing is written then but vectors that are good.
@@ -85,7 +93,10 @@ def evaluate(
         task = pin(task, plan.data, offline=plan.offline)
         read = list(parts(task, plan.data, offline=plan.offline))
     job = _Job(task, read, depth, plan, batch_tokens, watch, any(m.of_answers for m in wanted))
-    ranking = job.by_vectors(model) if isinstance(model, (Encoder, Given)) else job.by_pools(model)
+    if any(part.collection.large for part in read):
+        ranking = job.by_first(model, wanted) if isinstance(model, LargeRetriever) else job.by_shards(model, large)
+    else:
+        ranking = job.by_vectors(model) if isinstance(model, (Encoder, Given)) else job.by_pools(model)
     # Not where vectors are kept: there the texts differ.
     identity = ranking.identity | ({"context": True} if task.context else {})
     key = fingerprint(identity)
@@ -106,6 +117,7 @@ def evaluate(
         ranks=ranking.tables[0] if len(read) == 1 else None,
         truncation=ranking.truncation,
         groupings=dict(groupings(task) if groups is None else groups),
+        search=dict(ranking.search),
     )
     with watch("intervals"):
         result = with_intervals(result)
@@ -121,6 +133,7 @@ class _Ranking(NamedTuple):
     truncation: dict[str, dict[str, dict[str, int] | None]]
     unmatched: dict[str, dict[str, int]]  # by cell; empty where every passage has a score
     counts: dict[str, int]  # for the timing
+    search: Mapping[str, Any]  # how large pools were searched
 
 
 class _Job(NamedTuple):
@@ -167,6 +180,28 @@ class _Job(NamedTuple):
                 table = table._replace(answered=answered(part.collection, table.languages, first))
         return table
 
+    def by_shards(self, model: Encoder | Given | Retriever | Fusion, large: Large | None) -> _Ranking:
+        """Vectors in shards on disk, which are searched one after the other."""
+        large = large or Large()
+        if not isinstance(model, Encoder):
+            raise UsageError(
+                f"model {model.name!r} needs all passages of {self.task.name} at once, which are too many to hold; "
+                "bm25 and models that encode texts can search them"
+            )
+        if len(self.parts) > 1:
+            raise UsageError(f"task {self.task.name}: pools of a cell's own cannot be too large to hold")
+        (part,), plan = self.parts, self.plan
+        identity = shard_identity(model, self.batch_tokens, large.rows) | large.variant.identity
+        with self.watch("encode"):
+            encoded, shards = encode_all(model, part.collection, large, plan.cache, self.batch_tokens)
+        languages, dangling = languages_of(self.task, part.collection), self.task.options.get("dangling", 0)
+        pools = LargePools(part.cells, part.collection, languages, encoded.vectors["queries"], shards, dangling)
+        with self.watch("rank"):
+            folder = plan.cache / "searches" / fingerprint(identity)
+            table, unmatched, about = rank_large(pools, large.variant, self.depth, folder, plan.threads)
+        about = {"shard_rows": large.rows, **about}
+        return _ranking([table], identity, {"": encoded}, unmatched)._replace(search=about)
+
     def whole(self) -> Collection:
         """The texts of all parts, one after the other."""
         return joined([part.collection for part in self.parts])
@@ -203,6 +238,25 @@ class _Job(NamedTuple):
         log_unmatched(unmatched)
         return _ranking(tables, identity, {f"{i + 1}.": some for i, some in encoded.items()}, unmatched)
 
+    def by_first(self, model: LargeRetriever, measures: Sequence[Measure]) -> _Ranking:
+        """A retriever searches the first passages of pools that are too large for scores of all."""
+        check_depth(measures)
+        tables: list[RankTable] = []
+        unmatched: dict[str, dict[str, int]] = {}
+        for part in self.parts:
+            asked = sum(len(part.collection.queries[cell.query_language]) for cell in part.cells)
+            with contextlib.ExitStack() as stack:
+                with self.watch("index"):
+                    searchers = stack.enter_context(model.search_large(part.collection.large, self.plan.cache))
+                with self.watch("search"), track("searching", asked, "queries") as advance:
+                    table = judge(part.collection, languages_of(self.task, part.collection))
+                    dangling = self.task.options.get("dangling", 0)
+                    table, lost = retrieve_first(part, searchers, table, self.depth, advance, dangling)
+            tables.append(table)
+            unmatched |= lost
+        log_cut(unmatched)
+        return _ranking(tables, large_identity(model), {}, unmatched)
+
 
 def _ranking(
     tables: list[RankTable],
@@ -219,7 +273,8 @@ def _ranking(
     sets = list(encoded.values())
     distinct, fresh = sum(some.distinct for some in sets), sum(some.encoded for some in sets)
     texts = {"total": sum(some.texts for some in sets), "distinct": distinct} if sets else {}
-    return _Ranking(tables, identity, texts, cut, unmatched, {"texts_encoded": fresh, "texts_reused": distinct - fresh})
+    counts = {"texts_encoded": fresh, "texts_reused": distinct - fresh}
+    return _Ranking(tables, identity, texts, cut, unmatched, counts, {})
 
 
 def identity_of(model: Encoder | Given | Retriever, batch_tokens: int | None = None) -> dict[str, object]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from xbench.cutoff import DEPTH, large_identity
 from xbench.encode import Encoded, cached
 from xbench.errors import IncompleteError, IntegrityError, UsageError
 from xbench.index import search
-from xbench.models import Given, Retriever, Searcher, load
+from xbench.models import Given, LargeRetriever, Pooler, Retriever, Searcher, load
 from xbench.models.fuse import split
 from xbench.progress import track
 from xbench.ranking import Pool, tie_order
@@ -41,9 +42,12 @@ def export_qrels(task: Task, collection: Collection, cells: Sequence[Cell], fold
         StorageError: a file cannot be written.
     """
     table = judge(collection, languages_of(task, collection))
+    language = {doc_id: table.languages[i] for doc_id, i in zip(table.doc_ids, table.doc_language, strict=True)}
     for cell in cells:
-        pool = {doc_id for b in cell.passage_languages for doc_id in collection.ids("passages", b)}
-        qrels = {q: {d: g for d, g in collection.qrels[q].items() if d in pool} for q in table.ranked(cell)[1]}
+        pool = cell.passage_languages
+        qrels = {
+            q: {d: g for d, g in collection.qrels[q].items() if language.get(d) in pool} for q in table.ranked(cell)[1]
+        }
         write_qrels(folder / f"{stem(task, cell)}.qrels.trec{suffix}", qrels)
 
 
@@ -75,7 +79,7 @@ def export_runs(
     Raises:
         IncompleteError: the cache lacks vectors.
         IntegrityError: the given vectors are others than those of the result.
-        UsageError: the result is that of a run.
+        UsageError: the result is that of a run, or of vectors of passages that are too many to hold.
         StorageError: a file cannot be written.
     """
     result = _without_context(result)
@@ -85,7 +89,9 @@ def export_runs(
         raise UsageError(f"{name} was scored from a run: that file is its run; only --qrels-only can be exported")
     pools = contextlib.ExitStack()
     rank: Rank
-    if kind in ("bm25", "fuse"):
+    if collection.large:
+        rank = _of_first(pools.enter_context(_large(result).search_large(collection.large, cache)), collection)
+    elif kind in ("bm25", "fuse"):
         pools = found = _Pools(_retriever(result, collection, cache), collection)
         rank = found.rank
     else:
@@ -130,6 +136,33 @@ def _of_vectors(space: Space, task: Task, collection: Collection) -> Rank:
                 yield query_id, [(doc_ids[row], value) for row, value in passages]
 
     return rank
+
+
+def _of_first(searchers: Pooler, collection: Collection) -> Rank:
+    """No more than the first passages that are ranked."""
+
+    def rank(cell: Cell, query_ids: list[str], depth: int | None) -> Lines:
+        searcher, wanted = searchers.pool(cell.passage_languages), set(query_ids)
+        queries = [query for query in collection.queries[cell.query_language] if query.query_id in wanted]
+        for low in range(0, len(queries), BLOCK):
+            some = queries[low : low + BLOCK]
+            found = searcher.hits(some, cell.query_language, min(depth or DEPTH, DEPTH))
+            for query, hits in zip(some, found, strict=True):
+                yield query.query_id, list(zip(hits.doc_ids, hits.scores, strict=True))
+
+    return rank
+
+
+def _large(result: Result) -> LargeRetriever:
+    """The retriever of a result of large pools."""
+    if result.model["identity"].get("kind") != "bm25":
+        raise UsageError(
+            f"{result.model['name']}: runs of passages that are too many to hold are exported for bm25 alone"
+        )
+    model = _bm25()
+    if not isinstance(model, LargeRetriever) or fingerprint(large_identity(model)) != result.model["fingerprint"]:
+        raise IntegrityError(f"bm25: not the one of the result (fingerprint {result.model['fingerprint'][:12]})")
+    return model
 
 
 class _Pools(contextlib.ExitStack):

@@ -7,7 +7,7 @@ from xbench.errors import DataError, UsageError
 from xbench.intervals import RESAMPLES, SEED, groups_of, samples, settings
 from xbench.paired import Comparison, compare
 from xbench.results import Result
-from xbench.task import SETTINGS
+from xbench.task import SETTINGS, agree
 
 # Of the signs: with 110 cells in a family, p must be able to get below .01 / 110.
 FLIPS = 100_000
@@ -30,7 +30,7 @@ def compare_results(
         DataError: results of different tasks, or with different cells or queries.
         UsageError: a median, or a measure that the results do not have.
     """
-    if first.task != second.task:
+    if not agree(first.task, second.task):
         one, other = (
             f"{r.task['name']} version {r.task['version']} ({r.task['sha256'][:12]}"
             f"{', context' if r.task.get('context') else ''})"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xbench.errors import DataError, UsageError, unknown
+from xbench.progress import log
 from xbench.records import Cell
 from xbench.storage import storage
 from xbench.task import Task
@@ -41,8 +42,11 @@ def groupings(task: Task, names: Sequence[str] = (), files: Sequence[Path] = ())
             raise UsageError(f"grouping {name!r} is there twice; give it another name")
         kept = {group: [a for a in task.languages if a in some] for group, some in grouping.items()}
         found[name] = {group: some for group, some in kept.items() if some}
-        if not found[name]:
+        strangers = sorted({a for some in grouping.values() for a in some} - set(task.languages))
+        if not found[name] or list(found[name]) == ["unseen"] != list(grouping):
             raise UsageError(f"grouping {name!r} has no language of {task.name}: {', '.join(task.languages)}")
+        if strangers and ":" not in name:  # a typing error, or a file for several tasks
+            log.info("grouping %s: no languages of %s, left out: %s", name, task.name, ", ".join(strangers))
     return found
 
 

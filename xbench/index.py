@@ -1,11 +1,11 @@
-"""FAISS indexes, one per language: exact inner product, searched alone or as a union.
+"""FAISS indexes, one per language: exact inner product, searched alone or as a union; approximate, if asked for.
 
 The only importer of faiss, and the owner of its two traps: ids of -1 where fewer than k vectors
 exist, and ties cut by position. Neither leaves this file: FAISS only proposes, the ranking rule
 decides (`xbench.ranking`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.arithmetic import error_band, largest_norm
+from xbench.arithmetic import Matrix, error_band, largest_norm
+from xbench.errors import UsageError
 from xbench.ranking import Pool
 from xbench.storage import atomic, storage
 
@@ -42,11 +43,8 @@ class Index:
         for low in range(0, len(vectors), CHUNK):
             index.add(np.ascontiguousarray(vectors[low : low + CHUNK]))
         if vectors.nbytes > map_bytes:
-            with atomic(file) as out, storage(file, "write"):
-                # Through our file: FAISS's own does not notice that its last write fails.
-                faiss.write_index(index, faiss.PyCallbackIOWriter(out.write))  # type: ignore[attr-defined]
-            # IO_FLAG_MMAP would copy everything; IO_FLAG_MMAP_IFC is a real map.
-            index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+            _write(index, file)
+            index = _map(file)
         return cls(index, doc_ids)
 
     @property
@@ -60,6 +58,66 @@ class Index:
         """FAISS's own answer: scores and rows (n, min(k, size)), never -1."""
         scores, rows = self._index.search(queries, min(k, self._index.ntotal))
         return scores, rows
+
+
+def _write(index: Any, file: Path) -> None:
+    with atomic(file) as out, storage(file, "write"):
+        # Through our file: FAISS's own does not notice that its last write fails.
+        faiss.write_index(index, faiss.PyCallbackIOWriter(out.write))  # type: ignore[attr-defined]
+
+
+def _map(file: Path) -> Any:
+    # IO_FLAG_MMAP would copy everything; IO_FLAG_MMAP_IFC is a real map.
+    return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+
+
+class Approximate:
+    """An index by FAISS's factory string, of one language's passages, mapped from its file; it only proposes."""
+
+    def __init__(self, file: Path, nprobe: int | None = None):
+        """Map the index; `nprobe` lists of an inverted file are searched, by default FAISS's 1."""
+        self._index = _map(file)
+        if nprobe is not None:
+            faiss.extract_index_ivf(self._index).nprobe = nprobe
+
+    @staticmethod
+    def check(factory: str, dimension: int, nprobe: int | None) -> None:
+        """Refuse what FAISS cannot make.
+
+        Raises:
+            UsageError: no such index of vectors of this dimension, or one without lists to probe.
+        """
+        try:
+            index: Any = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split()).rpartition(": ")[2]
+            raise UsageError(f"--index {factory!r}: no FAISS index of {dimension} dimensions: {reason}") from error
+        if nprobe is not None and faiss.try_extract_index_ivf(index) is None:
+            raise UsageError(f"--index {factory!r} takes no --nprobe: it has no lists; expected IVF... with it")
+
+    @staticmethod
+    def build(factory: str, sample: Matrix, matrices: Iterable[Matrix], file: Path) -> None:
+        """Train an index on a sample float32 (n, d), add matrices float32 (n_i, d), write it.
+
+        Raises:
+            UsageError: FAISS cannot train it, such as with more lists than vectors.
+            StorageError: the file cannot be written.
+        """
+        index: Any = faiss.index_factory(sample.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        try:
+            index.train(np.ascontiguousarray(sample))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split()).rpartition(": ")[2]
+            raise UsageError(f"--index {factory!r} on {len(sample)} vectors: {reason}") from error
+        for matrix in matrices:
+            for low in range(0, len(matrix), CHUNK):
+                index.add(np.ascontiguousarray(matrix[low : low + CHUNK]))
+        _write(index, file)
+
+    def candidates(self, queries: Matrix, k: int) -> NDArray[np.int64]:
+        """int64 (n, k) rows in the order they were added; -1 where fewer were found."""
+        rows: NDArray[np.int64] = self._index.search(np.ascontiguousarray(queries), min(k, self._index.ntotal))[1]
+        return rows
 
 
 def search(indexes: Sequence[Index], pool: Pool, queries: NDArray[np.float32], k: int) -> list[list[tuple[int, float]]]:

@@ -1,7 +1,8 @@
-"""The tables beside a result file: values of each query, ranks of its relevant passages, first passages."""
+"""The tables beside a result file (values, ranks, first passages of queries), and the rows of anybody's Parquet."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from xbench.records import Judged
 from xbench.storage import atomic, storage
 
 KEY = b"xbench"
+# Rows of somebody's file that are held at once.
+BATCH = 10_000
 
 
 def write(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -57,6 +60,46 @@ def read(path: Path, columns: Sequence[str]) -> tuple[pa.Table, dict[str, Any]]:
     if lacking:
         raise DataError(f"{path}: no column {lacking[0]!r}; found {', '.join(table.column_names)}")
     return table, about
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of anybody's Parquet file, a batch held at a time.
+
+    Raises:
+        DataError: no Parquet file, or damaged; with the rows that could not be read.
+        StorageError: it cannot be read.
+    """
+    done = 0
+    with _parquet(path) as file:
+        try:
+            for batch in file.iter_batches(batch_size=BATCH):
+                rows = batch.to_pylist()
+                yield from rows
+                done += len(rows)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            what = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"{path}:{done + 1}: this or one of the next {BATCH} rows cannot be read: {what}"
+            ) from error
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a Parquet file says it has; errors as `read_rows`."""
+    with _parquet(path) as file:
+        return int(file.metadata.num_rows)
+
+
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    if not path.is_file():
+        raise DataError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; expected a Parquet file")
+    with storage(path, "read"), path.open("rb") as raw:
+        try:
+            file = pq.ParquetFile(raw)
+        except (pa.ArrowException, OSError) as error:  # OSError: of what it holds
+            what = " ".join(str(error).split())[:200]
+            raise DataError(f"{path}: not a Parquet file: {what}") from error
+        yield file
 
 
 def coded(table: pa.Table, name: str) -> tuple[NDArray[np.int64], list[str]]:
@@ -186,7 +229,7 @@ def _checked(t: RankTable) -> RankTable:
         "a passage twice in a list": ((np.diff(ordered, axis=1) == 0) & (ordered[:, 1:] >= 0)).any(),
         "more passages above than there are": ((t.above < -1) | (t.above > t.sizes)).any(),
         "more passages above alone than there are": t.alone is not None
-        and ((t.alone < 0) | (t.alone >= t.sizes[t.doc_language[t.judged.rows]])).any(),
+        and ((t.alone < -1) | (t.alone >= t.sizes[t.doc_language[t.judged.rows]])).any(),
         "a passage retrieved in part": (lost.any(axis=1) != lost.all(axis=1)).any(),
     }
     for problem, bad in wrong.items():

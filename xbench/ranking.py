@@ -1,19 +1,18 @@
 """The one ranking rule of xbench, and the ranks of the relevant passages by counting.
 
-The rule: score descending, then doc_id descending (trec_eval's, form_res_rels.c). The score of
-a query and a passage is the exact dot product of their float32 vectors, rounded once to float64;
-it depends on nothing but the two vectors: not on batch, block, thread or library. Nothing else
-in the package may order passages: two rules in one harness once gave a constant scorer
-MRR@10 = 1.0 beside nDCG@10 = 0.0 (embeddings-benchmark/mteb#5092).
+The rule: score descending, then doc_id descending (trec_eval's, form_res_rels.c). The score of a query and a passage is
+the exact dot product of their float32 vectors, rounded once to float64; it depends on nothing but the two vectors: not
+on batch, block, thread or library. Nothing else in the package may order passages: two rules in one harness once gave a
+constant scorer MRR@10 = 1.0 beside nDCG@10 = 0.0 (embeddings-benchmark/mteb#5092).
 
-Every measure here needs only the ranks of the relevant passages, and a rank needs no sorting:
-it is 1 + how many passages stand above. A float32 matrix product decides nearly all comparisons;
-those inside its error band are decided in float64, and those inside float64's by `math.fsum` on
-the exact products. So the ranks are exact at little more than the price of the product.
+Every measure here needs only the ranks of the relevant passages, and a rank needs no sorting: it is 1 + how many
+passages stand above. A float32 matrix product decides nearly all comparisons; those inside its error band are decided
+in float64, and those inside float64's by `math.fsum` on the exact products. So the ranks are exact at little more than
+the price of the product.
 """
 
+import copy
 import functools
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -25,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from xbench.arithmetic import Matrix, error_band, exact_score, float64_doubt, grid, largest_norm, multiply, scratch
 from xbench.errors import ModelOutputError
 from xbench.records import Judged
+from xbench.threads import cores
 
 # Of float32 scores held at once by one thread; 512 queries against XQuAD-R's 13,014 passages.
 TILE_BYTES = 512 * 13_100 * 4
@@ -34,13 +34,6 @@ PENDING = 1 << 18
 SEGMENT = 255 * 8
 # Flags compared in one call: few calls, since threads queue for the interpreter between them.
 GROUP_BYTES = 1 << 21
-
-
-def cores() -> int:
-    """Processors this process may use; OMP_NUM_THREADS, if set, lowers it."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wish = os.environ.get("OMP_NUM_THREADS", "")
-    return min(allowed, int(wish)) if wish.isdecimal() and int(wish) > 0 else allowed
 
 
 def tie_order(doc_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -133,11 +126,19 @@ class Pool:
         vector: Matrix = self.pieces[i][j - self.offsets[i]]
         return vector
 
-    def tiles(self, columns: int) -> list[list["Segment"]]:
-        """Cut into runs of about `columns` rows, each of segments of one piece."""
+    def head(self, pieces: int) -> "Pool":
+        """The passages of the first pieces alone, in the order they have here; nothing is copied."""
+        found = copy.copy(self)
+        size = int(self.offsets[pieces])
+        found.pieces, found.offsets = self.pieces[:pieces], self.offsets[: pieces + 1]
+        found.order, found.groups = self.order[:size], self.groups[:size]
+        return found
+
+    def tiles(self, columns: int, pieces: int | None = None) -> list[list["Segment"]]:
+        """Cut the first pieces into runs of about `columns` rows, each of segments of one piece."""
         tiles: list[list[Segment]] = [[]]
         used = 0
-        for i, piece in enumerate(self.pieces):
+        for i, piece in enumerate(self.pieces[:pieces]):
             for low in range(0, len(piece), SEGMENT):
                 if used >= columns:
                     tiles.append([])
@@ -202,7 +203,13 @@ def exact_in_float32(queries: Sequence[Matrix], pool: Pool) -> bool:
 
 
 def passages_above(
-    queries: Sequence[Matrix], pool: Pool, judged: Judged, *, threads: int | None = None, block: int | None = None
+    queries: Sequence[Matrix],
+    pool: Pool,
+    judged: Judged,
+    *,
+    pieces: int | None = None,
+    threads: int | None = None,
+    block: int | None = None,
 ) -> NDArray[np.int32]:
     """How many passages of each piece of the pool stand above each relevant passage.
 
@@ -213,6 +220,7 @@ def passages_above(
         queries: float32 (n_i, d) each; `judged` counts their rows one after the other.
         pool: the passages.
         judged: which pool rows are relevant to which query.
+        pieces: count passages of this many of the first pieces alone; by default of all.
         threads: how many threads; by default all processors. Never changes a count.
         block: queries per matrix product; by default as many as TILE_BYTES hold. Never changes a count.
 
@@ -222,14 +230,14 @@ def passages_above(
     Raises:
         ModelOutputError: norms so large that a score overflows float32.
     """
-    above = np.zeros((len(judged.rows), len(pool.pieces)), np.int32)
+    above = np.zeros((len(judged.rows), len(pool.pieces[:pieces])), np.int32)
     width = max(1, min(len(pool), TILE_BYTES // 4 // 64))
     block = block or max(1, TILE_BYTES // 4 // width)
     norm = float(np.max([0.0, *map(largest_norm, queries)])) * pool.norm
     if not norm < 1e38:
         raise ModelOutputError(f"vector norms multiply to {norm:g}: scores overflow float32; normalise the vectors")
     exact = exact_in_float32(queries, pool)
-    tiles = pool.tiles(width)
+    tiles = pool.tiles(width, pieces)
     jobs, first = [], 0
     for matrix in queries:
         even = -(-len(matrix) // max(1, -(-len(matrix) // block)))  # no small block at the end
@@ -248,8 +256,7 @@ class _Block:
 
     def __init__(self, queries: Matrix, first: int, pool: Pool, judged: Judged, above: NDArray[np.int32], exact: bool):
         indptr = judged.indptr[first : first + len(queries) + 1]
-        entries = slice(int(indptr[0]), int(indptr[-1]))
-        self.queries, self.pool, self.exact = queries, pool, exact
+        entries, self.queries, self.pool, self.exact = slice(int(indptr[0]), int(indptr[-1])), queries, pool, exact
         self.above = above[entries]
         self.rows = judged.rows[entries]
         self.query_of = np.repeat(np.arange(len(queries)), np.diff(indptr))

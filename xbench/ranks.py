@@ -1,13 +1,13 @@
 """The small array that every value comes from: for each query, where its relevant passages stand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.records import Cell, Collection, Joint, Judged, Ranked
+from xbench.records import Cell, Collection, Joint, Judged, Passage, Ranked
 
 
 class RankTable(NamedTuple):
@@ -16,6 +16,7 @@ class RankTable(NamedTuple):
     The rank of a passage in a pool of some languages is 1 + the sum of their counts: so this table
     gives the ranks of every cell. A passage with a grade below 1 is judged not relevant, as
     trec_eval has it. Languages are numbered in the task's order; queries stand language by language.
+    Where pools are too large to hold (`large`), only relevant and first passages have a place in `doc_ids`.
     """
 
     languages: tuple[str, ...]
@@ -28,7 +29,7 @@ class RankTable(NamedTuple):
     above: NDArray[np.int32]  # (nnz, languages); -1: a run did not retrieve it
     top: NDArray[np.int32]  # (queries, depth) first passages of the joint pool; -1: a run is shorter
     # (nnz,) passages above in a pool of the passage's language alone; None: as many as in the joint pool, since
-    # the score of a pair does not depend on the pool (BM25's does).
+    # the score of a pair does not depend on the pool (BM25's does). -1: not retrieved there.
     alone: NDArray[np.int32] | None = None
     # As `answers.answered` gives it, where a measure asks for it; kept in no file.
     answered: Mapping[str, NDArray[np.int8]] = MappingProxyType({})
@@ -47,7 +48,8 @@ class RankTable(NamedTuple):
         ranks = 1.0 + above[:, columns].sum(axis=1)
         ranks[above[:, columns[0]] < 0] = np.inf
         if self.alone is not None and len(columns) == 1:
-            ranks = 1.0 + self.alone[entries][inside]
+            alone = self.alone[entries][inside]
+            ranks = np.where(alone < 0, np.inf, 1.0 + alone)
         sequence = np.lexsort((ranks, query))
         kept, relevant = np.unique(query, return_counts=True)
         ranked = Ranked(
@@ -110,26 +112,48 @@ class RankTable(NamedTuple):
         return np.where(keys[place] == wanted, np.maximum(self.judged.grades[place], 0), 0)
 
 
-def judge(collection: Collection, languages: Sequence[str]) -> RankTable:
-    """The judged passages of all queries, language by language, with nothing ranked yet."""
-    doc_ids = [doc_id for a in languages for doc_id in collection.ids("passages", a)]
-    row_of = {doc_id: row for row, doc_id in enumerate(doc_ids)}
+def _light(collection: Collection, doc_ids: Iterable[str]) -> Collection:
+    """With the judged passages, and those of `doc_ids`, without their texts, instead of corpora.
+
+    The language of a passage is what its id begins with; of languages that have no corpus there are none.
+    """
+
+    def inside(doc_id: str) -> bool:
+        return doc_id.partition(":")[0] in collection.large
+
+    qrels = {q: {d: grade for d, grade in judged.items() if inside(d)} for q, judged in collection.qrels.items()}
+    named = {doc_id for judged in qrels.values() for doc_id in judged} | set(filter(inside, doc_ids))
+    passages: dict[str, list[Passage]] = {language: [] for language in collection.large}
+    for doc_id in sorted(named):
+        passages[doc_id.partition(":")[0]].append(Passage(doc_id, ""))
+    return collection._replace(passages=passages, qrels=qrels, large={})
+
+
+def judge(collection: Collection, languages: Sequence[str], doc_ids: Iterable[str] = ()) -> RankTable:
+    """The judged passages of all queries, language by language, with nothing ranked yet.
+
+    Of passages that are not held, the table has the judged ones and those of `doc_ids`; `sizes` are true all the same.
+    """
+    held, large = collection.passages, collection.large
+    sizes = np.array([len(large[a]) if a in large else len(held.get(a, [])) for a in languages], np.int64)
+    collection = _light(collection, doc_ids) if large else collection
+    names = [doc_id for a in languages for doc_id in collection.ids("passages", a)]
+    row_of = {doc_id: row for row, doc_id in enumerate(names)}
     lists = [
-        sorted((row_of[d], g) for d, g in collection.qrels[q.query_id].items())
+        sorted((row_of[d], g) for d, g in collection.qrels.get(q.query_id, {}).items())
         for a in languages
         for q in collection.queries.get(a, [])
     ]
     flat = np.array([pair for pairs in lists for pair in pairs], np.int64).reshape(-1, 2)
     indptr = np.concatenate([[0], np.cumsum([len(pairs) for pairs in lists])]).astype(np.int64)
-    sizes = np.array([len(collection.passages.get(a, [])) for a in languages], np.int64)
     numbers = np.arange(len(languages))
     return RankTable(
         tuple(languages),
         sizes,
         [query_id for a in languages for query_id in collection.ids("queries", a)],
         np.repeat(numbers, [len(collection.queries.get(a, [])) for a in languages]),
-        doc_ids,
-        np.repeat(numbers, sizes),
+        names,
+        np.repeat(numbers, [len(collection.passages.get(a, [])) for a in languages]),
         Judged(indptr, flat[:, 0].copy(), flat[:, 1].copy()),
         np.full((len(flat), len(languages)), -1, np.int32),
         np.full((len(lists), 0), -1, np.int32),

@@ -73,6 +73,7 @@ class Result:
     groupings: dict[str, Grouping] = field(default_factory=dict)  # name -> group -> languages
     # role -> language -> {"texts": cut, "tokens": lost}; None where the model does not tell, empty where none encodes
     truncation: dict[str, dict[str, dict[str, int] | None]] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)  # how pools too large to hold were searched; see docs/large.md
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Grouping -> where (see `groups.group_cells`) -> group -> its `cells` and the mean of each measure over them.
@@ -124,6 +125,7 @@ class Result:
             "command": self.command,
             "texts": self.texts,
             "truncation": self.truncation,
+            **({"search": self.search} if self.search else {}),
             "cells": [c.to_json() | {"intervals": self.intervals.get(c.cell.name, {})} for c in self.cells],
             "summary": self.summary(),
             "summary_by_query": self.summary(by_query=True),
@@ -221,6 +223,7 @@ def read_result(path: Path) -> Result:
             statistics=content["statistics"],
             truncation=content.get("truncation", {}),
             groupings={name: some["languages"] for name, some in groups.items()},
+            search=content.get("search", {}),
         )
         values = {name: parse(name) for name in dict.fromkeys(n for cell in cells for n in cell.values)}
     except (AttributeError, LookupError, TypeError, ValueError, UsageError) as error:

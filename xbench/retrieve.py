@@ -7,7 +7,6 @@ small array that values need, so an interrupted evaluation goes on with the next
 
 import contextlib
 import hashlib
-import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench.answers import UNSEARCHED, answered
-from xbench.errors import IntegrityError, ModelOutputError
+from xbench.errors import ModelOutputError
+from xbench.kept import keep, kept
 from xbench.models import Retriever, Searcher
 from xbench.progress import log
 from xbench.ranking import rule_order, tie_order
 from xbench.ranks import RankTable
 from xbench.records import Cell, Collection, Query
-from xbench.storage import atomic, fingerprint, storage
+from xbench.storage import fingerprint, storage
 from xbench.task import Task
 
 # Of scores of a block of queries, held at once.
@@ -171,16 +171,17 @@ def _search(
             queries = collection.queries[cell.query_language]
             name = f"{cell.query_language}.{'-'.join(part.languages)}.{part.depth}"
             file = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.npz"
-            found = _read(file)
-            if found is None:
+            arrays = kept(file)
+            if arrays is not None:
+                found = Found(**arrays)
+                advance(len(queries))
+            else:
                 if searcher is None:  # its index in the system's folder: what a kill leaves there is cleared by others
                     with storage(Path(tempfile.gettempdir()), "write"):
                         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="xbench."))
                     searcher = stack.enter_context(retriever.search(passages, Path(scratch)))
                 found = _found(retriever, searcher, part, cell, queries, advance)
-                _write(file, found)
-            else:
-                advance(len(queries))
+                keep(file, found._asdict())
             yield found
 
 
@@ -218,28 +219,6 @@ def check_scores(name: str, scores: Scores, query_ids: Sequence[str], passages: 
     bad = (np.isnan(scores) | np.isposinf(scores)).any(axis=1)
     if bad.any():
         raise ModelOutputError(f"model {name!r}: NaN or infinity among the scores of {query_ids[int(bad.argmax())]}")
-
-
-def _write(file: Path, found: Found) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **found._asdict())
-    data = buffer.getvalue()
-    with atomic(file) as out:
-        out.write(hashlib.sha256(data).digest() + data)
-
-
-def _read(file: Path) -> Found | None:
-    if not file.is_file():
-        return None
-    with storage(file, "read"):
-        content = file.read_bytes()
-    digest, data = content[:32], content[32:]
-    if hashlib.sha256(data).digest() != digest:
-        raise IntegrityError(
-            f"{file} is damaged: found sha256 {hashlib.sha256(data).hexdigest()}; delete it, run again"
-        )
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return Found(*(arrays[name] for name in Found._fields))
 
 
 def log_unmatched(unmatched: Mapping[str, Mapping[str, int]]) -> None:

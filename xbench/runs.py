@@ -22,7 +22,7 @@ from xbench.scoring import log_undefined, score
 from xbench.space import languages_of
 from xbench.storage import fingerprint, sha256
 from xbench.task import Task
-from xbench.trec import check_file, read_run
+from xbench.trec import check_file, named, read_run
 
 # Retrieved passages handed to ir-measures at once.
 BATCH = 1 << 20
@@ -47,15 +47,17 @@ def score_file(
         DataError, StorageError, UsageError: as `score_run`.
     """
     check_file(path)
+    prefix = _prefix(path, cells, collection)
     depth = max([TOP, *(int(m.k) for m in measures if m.multi_only and m.k < np.inf)])
     identity: dict[str, object] = {"kind": "run", "sha256": sha256(path), "cells": [cell.name for cell in cells]}
     table, found = score_run(
         path,
         cells,
-        judge(collection, languages_of(task, collection)),
+        _table(path, prefix, task, collection),
         measures,
         depth=depth,
         ignore_ranks=ignore_ranks,
+        prefix=prefix,
         collection=collection,
     )
     key = fingerprint(identity)
@@ -72,6 +74,27 @@ def score_file(
     return with_intervals(result)
 
 
+def _prefix(path: Path, cells: Sequence[Cell], collection: Collection) -> str:
+    """`<language>:` if all cells are of one language and the run's ids are those of the source, without it."""
+    languages = {a for cell in cells for a in (cell.query_language, *cell.passage_languages)}
+    first = next((query_id for query_id, _ in named(path)), "")
+    prefix = f"{min(languages)}:"
+    known = collection.qrels
+    if len(languages) > 1 or first in known or f"{prefix}{first}" not in known:
+        return ""
+    log.info("%s: ids without a language; taken as %s...", path.name, prefix)
+    return prefix
+
+
+def _table(path: Path, prefix: str, task: Task, collection: Collection) -> RankTable:
+    """`ranks.judge`; of corpora, which are not read, it knows the passages that are judged and those that the run has.
+
+    So it can't be told whether a passage that only the run has is in the corpus; its language is that of its id.
+    """
+    named_ = (prefix + doc_id for _, doc_id in named(path)) if collection.large else ()
+    return judge(collection, languages_of(task, collection), named_)
+
+
 def score_run(
     path: Path,
     cells: Sequence[Cell],
@@ -80,6 +103,7 @@ def score_run(
     *,
     depth: int,
     ignore_ranks: bool = False,
+    prefix: str = "",
     collection: Collection | None = None,
 ) -> tuple[RankTable, list[CellResult]]:
     """The values of a TREC run in some cells, each restricted to the cell's queries and pool.
@@ -92,7 +116,7 @@ def score_run(
         table: from `ranks.judge`.
         measures: what to compute; those of ir-measures too.
         depth: how many first passages of each query to keep.
-        ignore_ranks: as `trec.read_run`.
+        ignore_ranks, prefix: as `trec.read_run`.
         collection: of the table, for measures of answer strings; without it, they are undefined.
 
     Raises:
@@ -108,7 +132,8 @@ def score_run(
     retrieved = np.zeros((len(table.query_ids), kinds), np.int64)
     first = np.full((len(table.query_ids), kinds + 1), MISSING, np.int64)
     foreign = _Foreign(cells, table, [m for m in measures if m.foreign])
-    for query, found, scores in read_run(path, table.query_ids, table.doc_ids, ignore_ranks=ignore_ranks):
+    run = read_run(path, table.query_ids, table.doc_ids, ignore_ranks=ignore_ranks, prefix=prefix)
+    for query, found, scores in run:
         docs = found[rule_order(scores, order[found])]
         language = table.doc_language[docs]
         retrieved[query] = np.bincount(language, minlength=kinds)

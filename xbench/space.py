@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.encode import Encoded, check_finite, encode
+from xbench.batches import check_finite
+from xbench.encode import Encoded, encode
 from xbench.errors import DataError
 from xbench.index import Index
 from xbench.models import ROLES, Encoder, Given, Role
@@ -19,7 +20,7 @@ from xbench.task import Task
 
 def languages_of(task: Task, collection: Collection) -> tuple[str, ...]:
     """The languages of a collection, in the task's order."""
-    return tuple(a for a in task.languages if a in collection.queries or a in collection.passages)
+    return tuple(a for a in task.languages if a in (collection.queries | collection.passages) or a in collection.large)
 
 
 def joined(collections: Sequence[Collection]) -> Collection:

@@ -26,6 +26,22 @@ class Cut(NamedTuple):
     tokens: int
 
 
+def describe(folder: Path, identity: dict[str, object]) -> None:
+    """Say in `folder/model.json` whose vectors a folder holds, or make sure that it says so.
+
+    Raises:
+        IntegrityError: the folder belongs to another model.
+        StorageError: it cannot be read or written.
+    """
+    card = folder / "model.json"
+    text = json.dumps(identity, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    if not card.is_file():
+        with atomic(card) as file:
+            file.write(text.encode())
+    elif read_json(card) != json.loads(text):
+        raise IntegrityError(f"{card} describes another model than this fingerprint; delete {folder}")
+
+
 class Store:
     """The vectors of one model, in a folder of shards named by the SHA-256 of their bytes.
 
@@ -44,13 +60,7 @@ class Store:
         self.folder = folder
         self._shards: dict[str, NDArray[np.void]] = {}
         self._places: dict[bytes, tuple[str, int]] = {}
-        card = folder / "model.json"
-        text = json.dumps(identity, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-        if not card.is_file():
-            with atomic(card) as file:
-                file.write(text.encode())
-        elif read_json(card) != json.loads(text):
-            raise IntegrityError(f"{card} describes another model than this fingerprint; delete {folder}")
+        describe(folder, identity)
         self.refresh()
 
     def refresh(self) -> None:

@@ -31,7 +31,7 @@ class Task:
     `sources` are by key, which for many tasks is a language; `file_languages` says for which languages each is
     needed. `counts` holds what the reader must find, by language, or by the name of a cell where `pools` is `cell`;
     so does `golden`. `shared[a][b]` is how many queries of language `a` have a relevant passage in language `b`.
-    `folder` holds the texts of a task that brings them along, else it is None.
+    `folder` holds the texts of a task that brings them along or is one's own, else it is None.
 
     `pools`: `language`, the pool of a cell is the passages of its languages; `cell`, each cell has its own.
     `cross`: the ordered pairs of the cross cells. `optional`: settings that are there if asked for. `parallel`:
@@ -113,7 +113,7 @@ class Task:
             own = self.counts[cell.name]
             return own.get("queries", 0), own.get("passages", 0)
         passages = sum(self.counts[b].get("passages", 0) for b in cell.passage_languages)
-        if cell.setting == "cross" and cell.query_language in self.shared:
+        if cell.setting != "multi" and cell.query_language in self.shared:
             return self.shared[cell.query_language][cell.passage_languages[0]], passages
         return self.counts[cell.query_language].get("queries", 0), passages
 
@@ -166,11 +166,17 @@ def _varied(task: Task, varied: Mapping[str, Any]) -> Task:
         )
         names = {cell.name for cell in task.cells()} if task.pools == "cell" else set(kept)
         shared = {a: {b: n for b, n in row.items() if b in kept} for a, row in task.shared.items() if a in kept}
-        counts, golden = ({key: some[key] for key in some if key in names} for some in (task.counts, task.golden))
-        task = replace(task, shared=shared, counts=counts, golden=golden)  # type: ignore[arg-type]
+        counts = {key: some for key, some in task.counts.items() if key in names}
+        golden = {key: _within(rows, kept) for key, rows in task.golden.items() if key in names}
+        task = replace(task, shared=shared, counts=counts, golden=golden)
     if not task.cells():
         raise UsageError(f"task {task.name}: no cell is left of {dict(varied)}")
     return replace(task, varied=dict(varied))
+
+
+def _within(golden: Golden, languages: Sequence[str]) -> Golden:
+    """Without the judgements of passages in other languages."""
+    return golden._replace(qrels=[(q, d) for q, d in golden.qrels if d.partition(":")[0] in languages])
 
 
 def with_pins(task: Task, pinned: Mapping[str, tuple[int, str]]) -> Task:
@@ -180,6 +186,18 @@ def with_pins(task: Task, pinned: Mapping[str, tuple[int, str]]) -> Task:
         for key, s in task.sources.items()
     }
     return replace(task, sources=sources, pinned=dict(pinned))
+
+
+def agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether what two results say of their task (`Task.about`) is one task.
+
+    Hashes that only one of them knows are no contradiction: a scored run knows none of the corpora.
+    """
+    first, second = ({key: v for key, v in about.items() if key not in ("sha256", "pinned")} for about in (one, other))
+    pins, others = (about.get("pinned", {}) for about in (one, other))
+    if first != second or any(pins[key] != others[key] for key in pins.keys() & others.keys()):
+        return False
+    return bool(one["sha256"] == other["sha256"]) or pins.keys() != others.keys()
 
 
 def select_cells(task: Task, patterns: Sequence[str]) -> list[Cell]:

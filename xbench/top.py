@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from xbench.arithmetic import Matrix, error_band, exact_score, float64_doubt, largest_norm, multiply, scratch
-from xbench.ranking import TILE_BYTES, Pool, cores, exact_in_float32, rule_order
+from xbench.ranking import TILE_BYTES, Pool, exact_in_float32, rule_order
+from xbench.threads import cores
 
 Rows = NDArray[np.int64]
 # Passages that are put in order at once.
@@ -24,6 +25,7 @@ def first_passages(
     pool: Pool,
     k: int,
     *,
+    floor: NDArray[np.float64] | None = None,
     threads: int | None = None,
     block: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
@@ -34,35 +36,39 @@ def first_passages(
         queries: float32 (n_i, d) each.
         pool: the passages; their scores for one block of queries are held at once.
         k: how many; all, if there are fewer.
+        floor: (n_1 + n_2 + ...,) a score of each query below which passages may be left out.
         threads: how many; by default all processors. Never changes a row.
         block: queries per matrix product; by default as many as TILE_BYTES hold. Never changes a row.
         advance: called with each number of queries done.
 
     Returns:
-        int32 (n_1 + n_2 + ..., min(k, pool)).
+        int32 (n_1 + n_2 + ..., min(k, pool)); with a floor, -1 where fewer reach it.
     """
     k = min(k, len(pool))
     exact = exact_in_float32(queries, pool)
     block = block or max(1, TILE_BYTES // 4 // max(1, len(pool)))
     blocks = [matrix[low : low + block] for matrix in queries for low in range(0, len(matrix), block)]
     found = np.empty((sum(map(len, blocks)), k), np.int32)
+    floor = np.full(len(found), -np.inf) if floor is None else floor
+    floors = np.split(floor, np.cumsum([len(some) for some in blocks])[:-1])
     done = 0
     with threadpool_limits(1), ThreadPoolExecutor(threads or cores()) as executor:
-        for rows in executor.map(lambda some: _first(some, pool, k, exact), blocks):
+        for rows in executor.map(lambda some, least: _first(some, pool, k, exact, least), blocks, floors):
             found[done : done + len(rows)] = rows
             done += len(rows)
             advance(len(rows))
     return found
 
 
-def _first(queries: Matrix, pool: Pool, k: int, exact: bool) -> Rows:
+def _first(queries: Matrix, pool: Pool, k: int, exact: bool, least: NDArray[np.float64]) -> Rows:
     scores = scratch("scores", (len(queries), len(pool)), np.float32)
     for piece, low, high in zip(pool.pieces, pool.offsets[:-1], pool.offsets[1:], strict=True):
         multiply(queries, piece, scores[:, low:high])
     norm = largest_norm(queries)
     # Two scores further apart than this stand as float32 says.
     sure = 0.0 if exact else 2 * error_band(queries.shape[1], norm, pool.norm, split=True)
-    floor = np.nextafter(_floor(scores, k) - np.float32(sure), np.float32(-np.inf))
+    floor = np.maximum(_floor(scores, k), least.astype(np.float32))
+    floor = np.nextafter(floor - np.float32(sure), np.float32(-np.inf))
     passing = scores >= floor[:, None]
     found = np.empty((len(queries), k), np.int64)
     # A model that ties everything lets everything pass: then fewer queries are looked at together.
@@ -70,13 +76,18 @@ def _first(queries: Matrix, pool: Pool, k: int, exact: bool) -> Rows:
     for first in range(0, len(queries), step):
         part = slice(first, first + step)
         query, row = np.divmod(np.flatnonzero(passing[part]), len(pool))
+        if not len(query):  # nothing reaches the floor
+            found[part] = -1
+            continue
         value = scores[part][query, row].astype(np.float64)
         if not exact:
             doubt = float64_doubt(queries.shape[1], norm * pool.norm)
             _settle(queries[part], pool, query, row, value, sure, doubt)
         sequence = rule_order(value, pool.order[row], query)
-        starts = np.searchsorted(query[sequence], np.arange(len(found[part])))
-        found[part] = row[sequence[starts[:, None] + np.arange(k)]]
+        starts = np.searchsorted(query[sequence], np.arange(len(found[part]) + 1))
+        place = starts[:-1, None] + np.arange(k)
+        there = place < starts[1:, None]
+        found[part] = np.where(there, np.append(row[sequence], -1)[np.where(there, place, -1)], -1)
     return found
 
 

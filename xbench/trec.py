@@ -2,9 +2,9 @@
 
 import gzip
 import math
-import zlib
+import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench.errors import DataError
+from xbench.lines import raw_lines, text_lines
 from xbench.progress import track
 from xbench.storage import atomic, storage
 
 COLUMNS = "query_id Q0 doc_id rank score tag"
-# Lines between two reports of progress.
-STEP = 100_000
+QRELS_COLUMNS = "query_id 0 doc_id grade"
 
 
 class RankedList(NamedTuple):
@@ -29,7 +29,7 @@ class RankedList(NamedTuple):
 
 
 def read_run(
-    path: Path, query_ids: Sequence[str], doc_ids: Sequence[str], *, ignore_ranks: bool = False
+    path: Path, query_ids: Sequence[str], doc_ids: Sequence[str], *, ignore_ranks: bool = False, prefix: str = ""
 ) -> Iterator[RankedList]:
     """The lists of a TREC run (plain or gzip), one query after the other; every line is checked.
 
@@ -41,6 +41,7 @@ def read_run(
         query_ids: those that may occur; a query is given as its place in them.
         doc_ids: those that may occur, likewise.
         ignore_ranks: do not compare the rank column with the scores. It never decides anything.
+        prefix: what query_ids and doc_ids begin with and the file leaves out, such as `sw:`.
 
     Raises:
         DataError: no file, a wrong number of columns, an unknown or twice retrieved passage, an unknown
@@ -49,12 +50,12 @@ def read_run(
         StorageError: the file cannot be read.
     """
     check_file(path)
-    queries = {id_.encode(): i for i, id_ in enumerate(query_ids)}
-    docs = {id_.encode(): i for i, id_ in enumerate(doc_ids)}
+    queries = {id_[len(prefix) :].encode(): i for i, id_ in enumerate(query_ids) if id_.startswith(prefix)}
+    docs = {id_[len(prefix) :].encode(): i for i, id_ in enumerate(doc_ids) if id_.startswith(prefix)}
     held: dict[int, _Lines] = {}
     grouped, current = _grouped(path), -1
     with track(f"reading {path.name}", _size(path), "bytes") as advance:
-        for number, line in enumerate(_lines(path, advance), 1):
+        for number, line in enumerate(raw_lines(path, advance), 1):
             fields = line.split()
             problem = None
             if len(fields) != 6:
@@ -82,6 +83,43 @@ def read_run(
         raise DataError(f"{path}: no line in it, expected {COLUMNS}")
     for query in sorted(held):
         yield held.pop(query).checked(path, query, query_ids, doc_ids, ignore_ranks)
+
+
+def named(path: Path) -> Iterator[tuple[str, str]]:
+    """The query_id and doc_id of each line of a run; lines that `read_run` refuses may be left out."""
+    for line in raw_lines(path):
+        fields = line.split(None, 3)
+        if len(fields) == 4:
+            yield fields[0].decode("utf-8", "backslashreplace"), fields[2].decode("utf-8", "backslashreplace")
+
+
+def read_qrels(path: Path) -> Iterator[tuple[int, str, str, int]]:
+    """The lines of TREC qrels, plain or gzip, columns separated by spaces or tabs: line, query_id, doc_id, grade.
+
+    The second column decides nothing, as in trec_eval. A grade of 0 says that the passage is judged, not relevant.
+
+    Raises:
+        DataError: a wrong number of columns, a grade that is no whole number, a pair for the second time, no line
+            at all; with file and line.
+        StorageError: the file cannot be read.
+    """
+    seen: dict[tuple[str, str], int] = {}
+    for number, line in text_lines(path):
+        fields = line.split()
+        if len(fields) != 4:
+            raise DataError(f"{path}:{number}: {len(fields)} columns, expected 4: {QRELS_COLUMNS}")
+        query_id, _, doc_id, grade = fields
+        if not re.fullmatch("-?[0-9]{1,9}", grade):
+            raise DataError(f"{path}:{number}: grade {grade[:80]!r}, expected a whole number")
+        if (query_id, doc_id) in seen:
+            first = seen[query_id, doc_id]
+            raise DataError(
+                f"{path}:{number}: passage {doc_id} of query {query_id} is judged twice, first in line {first}"
+            )
+        seen[query_id, doc_id] = number
+        yield number, query_id, doc_id, int(grade)
+    if not seen:
+        raise DataError(f"{path}: no line in it, expected {QRELS_COLUMNS}")
 
 
 def check_file(path: Path) -> None:
@@ -127,30 +165,11 @@ class _Lines:
         return RankedList(query, doc, score)
 
 
-def _lines(path: Path, advance: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
-    """The lines of a file, plain or gzip, split at line feeds alone."""
-    with storage(path, "read"), path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        done = 0
-        try:
-            for number, line in enumerate(gzip.GzipFile(fileobj=raw) if packed else raw):
-                if number == 0 and line.startswith(b"\xef\xbb\xbf"):
-                    raise DataError(f"{path}:1: begins with a byte order mark; save it as UTF-8 without one")
-                if number % STEP == 0:
-                    advance(raw.tell() - done)
-                    done = raw.tell()
-                yield line
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(f"{path}: not a whole gzip file: {error}") from error
-        advance(raw.tell() - done)
-
-
 def _grouped(path: Path) -> bool:
     """Whether the lines of each query stand together."""
     seen: set[bytes] = set()
     last = b""
-    for line in _lines(path):
+    for line in raw_lines(path):
         query = line.split(None, 1)[0] if line.strip() else last
         if query != last:
             if query in seen:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xbench.ranking import cores
+from xbench.threads import cores
 
 REFERENCE = "sentence-transformers"
 # name: back end, dtype, least cosine to the reference; the ratio in CPU seconds that is asked for

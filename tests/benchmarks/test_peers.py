@@ -40,7 +40,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from xbench.ranking import cores
+from xbench.threads import cores
 
 NOISE = 1.45
 SAMPLE = 40

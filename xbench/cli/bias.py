@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xbench.cli.options import format_option, group_options, show_tables
+from xbench.cli.options import definition_option, format_option, group_options, show_tables
 
 
 @click.command("bias")
@@ -18,9 +18,16 @@ from xbench.cli.options import format_option, group_options, show_tables
     "--cluster", default="paragraph", show_default=True, help="Of the intervals: paragraph, question or query."
 )
 @group_options
+@definition_option
 @format_option()
 def command(
-    result: Path, k: int, cluster: str, by: tuple[str, ...], group_files: tuple[Path, ...], format_: str | None
+    result: Path,
+    k: int,
+    cluster: str,
+    by: tuple[str, ...],
+    group_files: tuple[Path, ...],
+    definition: str | None,
+    format_: str | None,
 ) -> None:
     """How far the language of a passage, rather than its meaning, decides its rank in RESULT, a result file.
 
@@ -39,7 +46,7 @@ def command(
     multi_cells(stored)  # else there are no ranks to read
     table = read_ranks(result, stored)
     if by or group_files:
-        stored = replace(stored, groupings=groupings(same_task(stored.task, result), by, group_files))
+        stored = replace(stored, groupings=groupings(same_task(stored.task, result, definition), by, group_files))
     found = bias_result(stored, table, k, cluster)
     maps = heat_maps(table, [cell.cell for cell in found.cells])
     if format_ == "json":

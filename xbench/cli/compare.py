@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from xbench.cli.options import format_option, group_options, measures_option, show_tables
+from xbench.cli.options import definition_option, format_option, group_options, measures_option, show_tables
 
 
 @click.command("compare")
@@ -22,6 +22,7 @@ from xbench.cli.options import format_option, group_options, measures_option, sh
     show_default=True,
     help="Of the smallest difference that could have been seen.",
 )
+@definition_option
 @format_option(json=False)
 def command(
     first: Path,
@@ -31,6 +32,7 @@ def command(
     group_files: tuple[Path, ...],
     cluster: str,
     alpha: float,
+    definition: str | None,
     format_: str | None,
 ) -> None:
     """Compare result files of one task with the FIRST, query by query; differences are SECOND - FIRST.
@@ -50,10 +52,13 @@ def command(
     from xbench.tasks import same_task
 
     base = read_result(first)
-    task = same_task(base.task, first)
+    task = same_task(base.task, first, definition)
     base = replace(base, groupings=groupings(task, by, group_files))
     wanted = parse_all(measures or [task.primary])
     for path in others:
         other = read_result(path)
+        if base.task.get("pinned") != other.task.get("pinned"):  # then their hashes can't be compared as they are
+            same_task(base.task, first)
+            same_task(other.task, path)
         found = compare_results(base, other, wanted, cluster=cluster, alpha=alpha)
         show_tables(comparison_tables(base, other, found), format_)

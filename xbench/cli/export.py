@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from xbench.cli.options import cell_option, data_option
+from xbench.cli.options import cell_option, data_option, definition_option
 
 
 @click.command("export")
@@ -21,6 +21,7 @@ from xbench.cli.options import cell_option, data_option
 @click.option("--qrels-only", is_flag=True, help="Write no runs.")
 @click.option("--gzip", "gz", is_flag=True, help="Pack the files.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the files. [beside the result]")
+@definition_option
 @data_option
 def command(
     result: Path,
@@ -30,6 +31,7 @@ def command(
     qrels_only: bool,
     gz: bool,
     output: Path | None,
+    definition: str | None,
     data: Path | None,
 ) -> None:
     """Write TREC qrels and runs of the cells of RESULT, a result file.
@@ -47,12 +49,12 @@ def command(
     from xbench.tasks import same_task
 
     stored = read_result(result)
-    task = same_task(stored.task, result)
+    task = same_task(stored.task, result, definition)
     cells = select_cells(task, patterns)
     folder = output or result.parent
     writable(folder)
     suffix = ".gz" if gz else ""
-    for part in parts(task, data):
+    for part in parts(task, data, passages=not qrels_only):
         some = [cell for cell in cells if cell in part.cells]
         export_qrels(task, part.collection, some, folder, suffix)
         if not qrels_only and some:

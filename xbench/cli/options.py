@@ -12,6 +12,7 @@ import click
 from xbench.sources import default_cache
 
 if TYPE_CHECKING:
+    from xbench.large import Large
     from xbench.results import Result
     from xbench.tables import Table
     from xbench.task import Task
@@ -75,6 +76,17 @@ def cell_option(function: Command) -> Command:
         multiple=True,
         metavar="PATTERN",
         help="Such as multi/en, mono/* or cross/ar-*; may be repeated. [all cells]",
+    )(function)
+
+
+def definition_option(function: Command) -> Command:
+    """`-t FILE`, of a result whose task is one's own."""
+    return click.option(
+        "-t",
+        "--task",
+        "definition",
+        metavar="FILE",
+        help="The definition (.toml) of the result's task, if it is yours.",
     )(function)
 
 
@@ -173,6 +185,35 @@ def model_options(function: Command) -> Command:
     return function
 
 
+def large_options(function: Command) -> Command:
+    """How pools too large to hold are worked on; part of a model's fingerprint there."""
+    for option in (
+        click.option("--shard-rows", type=click.IntRange(1), help="Passages whose vectors are held at once. [65536]"),
+        click.option("--index", metavar="FACTORY", help="flat (exact), or FAISS's such as IVF4096,SQ8. [flat]"),
+        click.option("--nprobe", type=click.IntRange(1), help="Lists that an IVF index searches. [1]"),
+        click.option("--depth", type=click.IntRange(1), help="Passages that such an index proposes. [1000]"),
+    ):
+        function = option(function)
+    return function
+
+
+def as_large(asked: dict[str, Any]) -> "Large":
+    """What `large_options` ask for.
+
+    Raises:
+        UsageError: an option without an index that takes it.
+    """
+    from xbench.approximate import FLAT, Variant
+    from xbench.errors import UsageError
+    from xbench.large import Large
+
+    rows, index, nprobe, depth = asked.values()
+    if index in (None, FLAT) and (nprobe or depth):
+        raise UsageError("--nprobe and --depth are for an approximate --index; the flat one is exact")
+    defaults = Variant()
+    return Large(rows or Large().rows, Variant(index or FLAT, nprobe, depth or defaults.depth))
+
+
 def evaluate_and_show(
     model: str,
     tasks: tuple[str, ...],
@@ -190,6 +231,10 @@ def evaluate_and_show(
     by: tuple[str, ...] = (),
     group_files: tuple[Path, ...] = (),
     offline: bool = False,
+    shard_rows: int | None = None,
+    index: str | None = None,
+    nprobe: int | None = None,
+    depth: int | None = None,
     **options: Any,
 ) -> None:
     """Evaluate, write each result as soon as it is there, print its tables."""
@@ -207,6 +252,8 @@ def evaluate_and_show(
     chosen = varied(list(tasks), languages, settings, context=context)
     groups = [groupings(task, by, group_files) for task in chosen]
     parse_all(measures)
+    asked = {"shard-rows": shard_rows, "index": index, "nprobe": nprobe, "depth": depth}
+    large = as_large(asked)
     loaded = load(model, Options(**options))
     parts = loaded.parts if isinstance(loaded, Fusion) else (loaded,)
     if batch_tokens and not any(isinstance(part, Encoder) for part in parts):
@@ -217,11 +264,11 @@ def evaluate_and_show(
             source_path(task, key, data, offline=offline)
     if any(re.search("@[0-9a-f]{40}$", part.name) for part in parts):  # commits, for the branch or tag asked for
         options["revision"] = None
-    for task, own in zip(chosen, groups, strict=True):
+    for said, task, own in zip(dict.fromkeys(tasks), chosen, groups, strict=True):
         given: dict[str, Any] = {"measures": measures, "batch-tokens": batch_tokens, "context": context or None}
-        given |= {"languages": languages, "setting": settings, "by": by, "groups": group_files, **options}
-        plan = Plan(default_cache(), data, offline, threads, command_line("run", loaded.name, task.name, given))
-        result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens, groups=own)
+        given |= {"languages": languages, "setting": settings, "by": by, "groups": group_files, **asked, **options}
+        plan = Plan(default_cache(), data, offline, threads, command_line("run", loaded.name, said, given))
+        result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens, groups=own, large=large)
         show_result(result, task, output, format_)
         if run_depth:
             folder = output / result.model["slug"]

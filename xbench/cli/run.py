@@ -8,6 +8,7 @@ from xbench.cli.options import (
     data_option,
     evaluate_and_show,
     group_options,
+    large_options,
     measures_option,
     model_options,
     result_options,
@@ -17,13 +18,22 @@ from xbench.cli.options import (
 
 @click.command("run")
 @click.argument("model")
-@click.option("-t", "--task", "tasks", multiple=True, required=True, metavar="TASK", help="May be repeated.")
+@click.option(
+    "-t",
+    "--task",
+    "tasks",
+    multiple=True,
+    required=True,
+    metavar="TASK",
+    help="Or a file of your own (.toml); repeatable.",
+)
 @click.option("--context", is_flag=True, help="A passage is its sentence and its paragraph, as in XTREME-R.")
 @vary_options
 @group_options
 @measures_option
 @data_option
 @model_options
+@large_options
 @result_options
 def command(model: str, **options: Any) -> None:
     """Evaluate MODEL on tasks: encode, index, rank, score; write the results, print the tables.

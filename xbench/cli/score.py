@@ -21,7 +21,7 @@ from xbench.cli.options import (
 
 @click.command("score")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("-t", "--task", "name", required=True, metavar="TASK")
+@click.option("-t", "--task", "name", required=True, metavar="TASK", help="Or a file of your own (.toml).")
 @cell_option
 @vary_options
 @group_options
@@ -50,6 +50,8 @@ def command(
     the run restricted to its queries and its pool: a run of the joint pool gives every cell; a run of one cell is
     scored with --cell. A query that the run lacks counts 0 and is counted as missing. Ties are broken by the ranking
     rule (passage id, descending), not by the order of the lines. Measures that only ir-measures has can be used too.
+
+    A run in one language may leave `<language>:` out of its ids. Corpora need not be at hand: topics and qrels do.
     """
     from xbench.catalogue import parse_all
     from xbench.errors import UsageError
@@ -66,8 +68,8 @@ def command(
     writable(output)
     given: dict[str, Any] = {"cell": patterns, "languages": languages, "setting": settings, "measures": measures}
     given |= {"by": by, "groups": group_files, "ignore-ranks": ignore_ranks or None}
-    task = pin(task, data)
-    having = [part for part in parts(task, data) if set(part.cells) & set(cells)]
+    task = pin(task, data, passages=False)
+    having = [part for part in parts(task, data, passages=False) if set(part.cells) & set(cells)]
     if len(having) > 1:
         raise UsageError(f"every cell of {task.name} has a pool of its own; score a run of one with --cell")
     result = score_file(

@@ -6,7 +6,7 @@
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench.errors import UsageError, unknown
-from xbench.records import Collection, Passage, Query
+from xbench.records import Collection, Corpus, Passage, Query
 
 if TYPE_CHECKING:
     from xbench.models.fuse import Fusion
@@ -126,6 +126,41 @@ class Retriever(Protocol):
         self, passages: Mapping[str, Sequence[Passage]], folder: Path
     ) -> contextlib.AbstractContextManager[Searcher]:
         """Index a pool, the passages of one or more languages in the task's order; temporary files go to `folder`."""
+
+
+class Hits(NamedTuple):
+    """The first passages for a query, best first by the ranking rule."""
+
+    doc_ids: list[str]
+    scores: list[float]
+
+
+class FirstSearcher(Protocol):
+    """Searches one pool that is too large for scores of all its passages."""
+
+    def hits(self, queries: Sequence[Query], language: str, k: int) -> Iterator[Hits]:
+        """The first k passages for each query of one language; fewer where fewer are retrieved."""
+
+    def missing(self, doc_ids: Sequence[str]) -> list[str]:
+        """Of these, those that are no passages of the pool."""
+
+
+class Pooler(Protocol):
+    """A large retriever's indexes, open; closed when their `with` block ends."""
+
+    def pool(self, languages: Sequence[str]) -> FirstSearcher:
+        """What searches the pool of the passages of these languages."""
+
+
+@runtime_checkable
+class LargeRetriever(Protocol):
+    """A retriever that also searches passages which are read file by file and never held."""
+
+    name: str
+    identity: dict[str, object]
+
+    def search_large(self, corpora: Mapping[str, Corpus], cache: Path) -> contextlib.AbstractContextManager[Pooler]:
+        """Open corpora by language; the index of each is made once and kept in `cache`."""
 
 
 def slug(name: str, key: str) -> str:

@@ -1,7 +1,7 @@
 """Texts to terms by language: Lucene's analyzer, and ICU's words where neither Lucene nor Java can tell them."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xbench.errors import DataError
@@ -9,6 +9,7 @@ from xbench.models.jvm import java_class, java_errors
 from xbench.progress import log
 
 LUCENE = "org.apache.lucene.analysis."
+FIELD = "contents"  # of an index; Anserini's name
 ENGLISH = "io.anserini.analysis.DefaultEnglishAnalyzer"
 # For a language that is not here: words by Unicode's rules, lower case, neither stemmed nor stopped. Never English.
 OTHER = "standard.StandardAnalyzer"
@@ -78,6 +79,7 @@ class Analyzers:
         """Learn what this Java can do, and with it all that decides the terms (`identity`)."""
         self._made: dict[str, Any] = {}
         self._analyze = java_class("io.anserini.analysis.AnalyzerUtils").analyze
+        self._length = java_class(LUCENE + "miscellaneous.LengthFilter")
         self._thai = bool(java_class(LUCENE + "th.ThaiTokenizer").DBBI_AVAILABLE)
         icu = f"icu4py {importlib.metadata.version('icu4py')}"
         java = f"java.text.BreakIterator {java_class('java.lang.Runtime').version().feature()}"
@@ -94,17 +96,36 @@ class Analyzers:
         Raises:
             DataError: a text is no Unicode.
         """
-        base = language.partition("-")[0]  # zh-Hant as zh, unless it is in the table itself
-        known = language if language in ANALYZERS or language in UNSPACED else base
-        words = known in UNSPACED and not (known == "th" and self._thai)
+        known, words = self._known(language)
         if known not in self._made:
-            self._made[known] = self._filters(known) if words else self._analyzer(known)
+            self._made[known] = self._make(language)
         analyzer, analyze = self._made[known], self._analyze
         try:
             with java_errors(f"analysing {language}"):
                 return [analyze(analyzer, _words(text, known) if words else text).toArray() for text in texts]
         except UnicodeEncodeError as error:
             raise DataError(f"a text of {language} is no Unicode: {error}; repair the source") from error
+
+    def streams(self, language: str) -> Callable[[str], Any]:
+        """What makes of a text the Lucene token stream of its `terms`; to be used up before the next is made.
+
+        It raises a UnicodeEncodeError on a text that is no Unicode.
+        """
+        known, words = self._known(language)
+        analyzer, length = self._make(language), self._length  # of its own: an interrupted stream leaves it unusable
+        longest = (1 << 31) - 1
+        # Terms that normalization left empty are no terms, as in Anserini's `analyze`.
+        return lambda text: length(analyzer.tokenStream(FIELD, _words(text, known) if words else text), 1, longest)
+
+    def _known(self, language: str) -> tuple[str, bool]:
+        """The language in the tables, and whether ICU tells its words."""
+        base = language.partition("-")[0]  # zh-Hant as zh, unless it is in the table itself
+        known = language if language in ANALYZERS or language in UNSPACED else base
+        return known, known in UNSPACED and not (known == "th" and self._thai)
+
+    def _make(self, language: str) -> Any:
+        known, words = self._known(language)
+        return self._filters(known) if words else self._analyzer(known)
 
     def _analyzer(self, language: str) -> Any:
         if language not in ANALYZERS:

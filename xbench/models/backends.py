@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from xbench.errors import UsageError, unknown
 from xbench.models import Options
-from xbench.ranking import cores
+from xbench.threads import cores
 
 if TYPE_CHECKING:  # torch takes seconds to import
     import torch

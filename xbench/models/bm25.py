@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from xbench.errors import DataError
 from xbench.models.analyzers import Analyzers
 from xbench.models.jvm import anserini, cast, check, java_class, java_errors, start
+from xbench.models.lucene import Index, Indexes
 from xbench.progress import log
-from xbench.records import Passage, Query
+from xbench.records import Corpus, Passage, Query
 from xbench.storage import storage
 
 K1, B = 0.9, 0.4  # Anserini's defaults
@@ -87,6 +88,21 @@ class Bm25:
                 if lucene.indexed != (expected := sum(map(bool, terms))):
                     raise DataError(f"bm25: Lucene indexed {lucene.indexed} passages of {pool}, expected {expected}")
                 yield lucene
+
+    @contextlib.contextmanager
+    def search_large(self, corpora: Mapping[str, Corpus], cache: Path) -> Iterator[Indexes]:
+        """As `models.LargeRetriever`: the scores that `search` has, of the first passages alone.
+
+        Raises:
+            DataError, IncompleteError, IntegrityError, StorageError: as `lucene.Index`.
+        """
+        check()
+        with contextlib.ExitStack() as stack:
+            indexes = {}
+            for language, corpus in corpora.items():
+                indexes[language] = Index(self.identity, language, corpus, cache, self._analyzers)
+                stack.callback(indexes[language].close)
+            yield Indexes(indexes, self._analyzers, K1, B)
 
 
 def _index(terms: list[list[str]], folder: Path) -> dict[str, int]:

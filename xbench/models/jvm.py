@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xbench.errors import IncompleteError, StorageError, UsageError, XbenchError
+from xbench.errors import IncompleteError, IntegrityError, StorageError, UsageError, XbenchError
 from xbench.progress import log
 
 OLDEST = 21  # what Anserini's classes are compiled for
@@ -158,6 +158,7 @@ def java_errors(doing: str) -> Iterator[None]:
 
     Raises:
         IncompleteError: Java's memory is full.
+        IntegrityError: the files of an index are damaged.
         StorageError: a file cannot be written or read.
         XbenchError: anything else, which is a bug.
     """
@@ -170,6 +171,10 @@ def java_errors(doing: str) -> Iterator[None]:
         if "OutOfMemory" in kind:
             heap = os.environ.get(HEAP_VARIABLE) or HEAP
             raise IncompleteError(f"{doing}: Java's {heap} of memory are full; set {HEAP_VARIABLE} to more") from error
+        if kind.endswith(".CorruptIndexException"):
+            raise IntegrityError(f"{doing}: {message}; delete that folder and run again") from error
+        if kind.endswith(".LockObtainFailedException"):
+            raise StorageError(f"{doing}: another process is writing there ({message}); wait for it") from error
         if kind.startswith(("java.io.", "java.nio.", "org.apache.lucene.index.", "org.apache.lucene.store.")):
             raise StorageError(f"{doing}: {kind}: {message}; free space or choose another cache folder") from error
         raise XbenchError(f"{doing}: Java raised {kind}: {message}") from error

@@ -8,22 +8,33 @@ from pathlib import Path
 
 from xbench.errors import DataError, IntegrityError, UsageError
 from xbench.readers.belebele import read_belebele
+from xbench.readers.corpora import check_corpora
+from xbench.readers.mewslix import read_mewslix
+from xbench.readers.miracl import read_miracl
 from xbench.readers.paragraphs import read_paragraphs
 from xbench.readers.part import Part, Reader
+from xbench.readers.records import read_records
 from xbench.readers.sentences import read_sentences
 from xbench.readers.tatoeba import read_tatoeba
+from xbench.readers.translations import read_translations
 from xbench.readers.wikihop import read_wikihop
+from xbench.readers.xor import read_xor
 from xbench.records import Collection, Passage, Query
 from xbench.sources import locate, verify
 from xbench.storage import sha256
 from xbench.task import Task, with_pins
 
 READERS: dict[str, Reader] = {
+    "mewsli-x": read_mewslix,
+    "miracl": read_miracl,
+    "records": read_records,
     "belebele": read_belebele,
     "squad-paragraphs": read_paragraphs,
     "squad-sentences": read_sentences,
     "tatoeba": read_tatoeba,
+    "translations": read_translations,
     "wikihop": read_wikihop,
+    "xor-retrieve": read_xor,
 }
 
 
@@ -37,13 +48,20 @@ def source_path(task: Task, key: str, data: Path | None, *, offline: bool = Fals
     if task.folder is None:
         return locate(source, data, offline=offline)
     path = task.folder / source.name
-    verify(path, source)
+    if source.sha256:
+        verify(path, source)
+    elif not path.is_file():
+        raise DataError(f"{path} is missing or not a file")
     return path
 
 
-def pin(task: Task, data: Path | None = None, *, offline: bool = False) -> Task:
-    """The task with the size and the SHA-256, as found, of every source whose definition has none."""
-    bare = {key: source_path(task, key, data, offline=offline) for key, s in task.sources.items() if not s.sha256}
+def pin(task: Task, data: Path | None = None, *, offline: bool = False, passages: bool = True) -> Task:
+    """The task with the size and the SHA-256, as found, of every source whose definition has none; as `parts`."""
+    bare = {
+        key: source_path(task, key, data, offline=offline)
+        for key, source in task.sources.items()
+        if not source.sha256 and (passages or not source.passages)
+    }
     return with_pins(task, {key: (path.stat().st_size, sha256(path)) for key, path in bare.items()}) if bare else task
 
 
@@ -59,13 +77,14 @@ def read(task: Task, data: Path | None = None, *, offline: bool = False) -> Coll
     return found[0].collection
 
 
-def parts(task: Task, data: Path | None = None, *, offline: bool = False) -> Iterator[Part]:
+def parts(task: Task, data: Path | None = None, *, offline: bool = False, passages: bool = True) -> Iterator[Part]:
     """The texts of a task and what is relevant to what.
 
     Args:
         task: its sources are verified by size and SHA-256 each time; its `context` says what a passage is.
         data: a folder `data/<task>/...` of sources at hand; else the cache, fetched if need be.
         offline: never fetch.
+        passages: without, files that hold nothing but passages are not looked for; corpora then have a size alone.
 
     Raises:
         DataError: a source is missing or not in its format, or its counts are not the expected ones.
@@ -73,7 +92,8 @@ def parts(task: Task, data: Path | None = None, *, offline: bool = False) -> Ite
     """
     if task.format not in READERS:
         raise DataError(f"task {task.name}: no reader for format {task.format!r}; known: {', '.join(sorted(READERS))}")
-    paths = {key: source_path(task, key, data, offline=offline) for key in task.sources}
+    wanted = [key for key, source in task.sources.items() if passages or not source.passages]
+    paths = {key: source_path(task, key, data, offline=offline) for key in wanted}
     seen: set[str] = set()
     # Of a file that could not be seen when the task was written, not every count is known.
     unseen = bool(task.pinned) or not all(source.sha256 for source in task.sources.values())
@@ -98,7 +118,7 @@ def _apart(collection: Collection) -> Collection:
 
 
 def check(task: Task, data: Path | None = None, *, offline: bool = False) -> list[Part]:
-    """`parts`, and the golden rows too, which are of texts without context: for `xbench data verify`.
+    """`parts`, the golden rows, which are of texts without context, and whole corpora: for `xbench data verify`.
 
     Raises:
         IntegrityError: a golden row differs; besides those of `parts`.
@@ -108,6 +128,7 @@ def check(task: Task, data: Path | None = None, *, offline: bool = False) -> lis
     for part in found:
         for key in part.counts:
             _check_golden(task, key, part)
+        check_corpora(task.name, part.collection)
     if task.shared:
         _check_shared(task, found[0].collection)
     return found
@@ -140,9 +161,9 @@ def _check_golden(task: Task, key: str, part: Part) -> None:
 
 
 def _check_shared(task: Task, collection: Collection) -> None:
-    languages = {doc_id: b for b in task.passage_languages for doc_id in collection.ids("passages", b)}
     for language, expected in task.shared.items():
-        relevant = [{languages[d] for d in collection.qrels[q]} for q in collection.ids("queries", language)]
+        grades = [collection.qrels[query_id] for query_id in collection.ids("queries", language)]
+        relevant = [{d.partition(":")[0] for d, grade in some.items() if grade > 0} for some in grades]
         shared = {b: sum(b in some for some in relevant) for b in expected}
         if shared != expected:
             raise DataError(

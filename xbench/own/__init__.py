@@ -1,0 +1,1 @@
+"""A task of one's own: from a folder of files to a task's definition."""
