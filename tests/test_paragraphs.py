@@ -181,6 +181,18 @@ def test_sentences() -> None:
         sentences("a", "ICU 7")
 
 
+def test_an_answer_where_two_sentences_touch(tmp_path: Path) -> None:
+    """It belongs to the second: the right edge is outside. One over the edge is kept and counted."""
+    pytest.importorskip("icu4py")
+    asked = [qa("1", "哪个?", "奶", 3), qa("1", "什么?", "。奶", 2), qa("2", "什么?", "茶", 0)]
+    path = write(tmp_path, {"data": [{"paragraphs": [{"context": "茶热。奶冷。", "qas": asked}]}]})
+    task = vary(load_task("tydiqa-train-sentences"), languages=["ko"])
+    (part,) = readers.READERS[task.format](task, {"ko": path})
+    assert [p.text for p in part.collection.passages["ko"]] == ["茶热。", "奶冷。"]
+    assert part.collection.qrels == {"ko:0.0.0": {"ko:0.0.1": 1}, "ko:0.0.2": {"ko:0.0.0": 1}}
+    assert part.counts["ko"]["crossing"] == 1 and part.collection.clusters["ko:0.0.0"] == "ko:0.0"
+
+
 # Files by hand: MLQA's own format, with a question that occurs twice and a paragraph without any.
 def qa(id_: str, question: str, answer: str, start: int) -> dict[str, Any]:
     return {"id": id_, "question": question, "answers": [{"text": answer, "answer_start": start}]}

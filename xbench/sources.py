@@ -1,7 +1,7 @@
 """Where the files of a task come from, and the proof that they are the right ones.
 
-A file is known by its size and its SHA-256, and both are checked whenever it is located, not only
-when it is fetched: disks, copies and mirrors change bytes without a word.
+A file is known by its size and its SHA-256, and both are checked whenever it is located, not only when it is fetched:
+disks, copies and mirrors change bytes without a word.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ class _Redirects(HTTPRedirectHandler):
 
 
 def default_cache() -> Path:
-    """Return the folder for what xbench fetches: XBENCH_CACHE, else the platform's cache folder plus `xbench`."""
+    """The folder for what xbench fetches: XBENCH_CACHE, else the platform's cache folder plus `xbench`."""
     if own := os.environ.get("XBENCH_CACHE"):
         return Path(own).expanduser()
     if sys.platform == "darwin":
@@ -136,9 +136,9 @@ def locate(source: Source, data: Path | None, *, offline: bool = False) -> Path:
 def fetch(source: Source, target: Path) -> None:
     """Download `source` to `target`, which appears whole and checked, or not at all.
 
-    What a try, or an earlier process, has got stays beside the target and is continued. Nothing depends
-    on locks: each process writes a partial file of its own, named by its pid. Where two share a pid
-    (containers on one volume, threads), both write the same bytes at the same offsets.
+    What a try, or an earlier process, has got stays beside the target and is continued. Nothing depends on locks: each
+    process writes a partial file of its own, named by its pid. Where two share a pid (containers on one volume,
+    threads), both write the same bytes at the same offsets.
 
     Raises:
         DataError: it cannot be fetched; running again goes on where this ended.
@@ -170,8 +170,7 @@ def fetch(source: Source, target: Path) -> None:
         with storage(target, "write"):
             with part.open("r+b") as file:
                 os.fsync(file.fileno())
-            # The folder is not synced: a rename lost in a power cut leaves the whole partial to be claimed.
-            os.replace(part, target)
+            os.replace(part, target)  # unsynced: one lost in a power cut leaves the whole partial to be claimed
     except StorageError as error:
         # Gone under our hands: a process with our pid elsewhere has put it in place.
         if not isinstance(error.__cause__, FileNotFoundError) or not target.is_file():
