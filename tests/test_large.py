@@ -219,6 +219,30 @@ def test_what_an_index_does_not_propose_is_not_retrieved(
         assert ranks.ranked(cell)[0].ranks.tolist() == found.ranked(cell)[0].ranks.tolist()
 
 
+def test_a_language_without_passages(by_files: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of it stands above anything, unless the passage is not retrieved at all; the tables say the same."""
+
+    def reader(task: Task, paths: Mapping[str, Path]) -> Iterator[Part]:
+        for part in whole(task, paths):
+            some = part.collection
+            qrels = {q: {d: g for d, g in rows.items() if d[:2] != "th"} for q, rows in some.qrels.items()}
+            large = {language: corpus for language, corpus in some.large.items() if language != "th"}
+            yield part._replace(collection=some._replace(qrels=qrels, large=large))
+
+    whole = readers.READERS["squad-sentences"]
+    monkeypatch.setitem(readers.READERS, "squad-sentences", reader)
+    task, lost = dataclasses.replace(MINI, settings=("multi",)), []
+    for variant in (Variant(), Variant("Flat", None, 5)):
+        result = evaluate(Small(), task, ["R@5"], plan=Plan(own_cache), large=Large(30, variant))
+        assert result.ranks is not None and result.ranks.sizes.tolist() == [77, 77, 0]
+        gone = result.ranks.above[:, 0] < 0
+        assert (result.ranks.above[gone] == -1).all() and (result.ranks.above[~gone, 2] == 0).all()
+        lost.append(int(gone.sum()))
+        path = write_result(result, by_files / "out")
+        assert (read_ranks(path.parent, "mini")[0].above < 0).sum() == 3 * lost[-1]
+    assert lost[0] == 0 < lost[1]
+
+
 def test_a_damaged_index_is_refused(by_files: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, large = dataclasses.replace(MINI, settings=("mono",)), Large(30, Variant("SQ8"))
     trained: list[int] = []
@@ -250,7 +274,7 @@ def test_what_is_asked_for_in_vain(by_files: Path, own_cache: Path) -> None:
         with pytest.raises(UsageError, match=message):
             evaluate(Small(), MINI, plan=Plan(own_cache), large=Large(30, variant))
     with pytest.raises(UsageError, match="needs all passages of mini at once"):
-        evaluate(load("bm25"), MINI, plan=Plan(own_cache))
+        evaluate(load("fuse:hash+bm25"), MINI, plan=Plan(own_cache))
 
 
 def test_by_command(by_files: Path, capsys: pytest.CaptureFixture[str]) -> None:
