@@ -21,6 +21,7 @@ import pytest
 from xbench import readers
 from xbench.evaluate import Plan, evaluate
 from xbench.models import ROLES, load
+from xbench.records import Collection
 from xbench.space import joined, vectors
 from xbench.tasks import load_task
 
@@ -106,6 +107,7 @@ MEASURES = {
     "Success@1": "hit_rate_at_1",
     "RR@10": "mrr_at_10",
 }
+KINDS = ("query", "document")
 TASKS = {"xquad": "XQuADRetrieval", "mlqa-dev": "MLQARetrieval"}
 
 
@@ -120,10 +122,11 @@ def test_the_same_vectors(name: str, spelling: str, data: Path, tmp_path: Path) 
     task, cache = load_task(name), Path(os.environ.get("XBENCH_BENCH_CACHE") or tmp_path)
     model = load(spelling)
     result = evaluate(model, task, list(MEASURES), plan=Plan(cache, data, offline=True))
-    whole = joined([part.collection for part in readers.parts(task, data, offline=True)])
+    collections = [part.collection for part in readers.parts(task, data, offline=True)]
+    whole, each = joined(collections), collections if len(collections) > 1 else collections * len(result.cells)
     encoded = vectors(model, whole, cache)  # type: ignore[arg-type]
     held: dict[str, np.ndarray] = {}
-    for role, kind in zip(ROLES, ("query", "document"), strict=True):
+    for role, kind in zip(ROLES, KINDS, strict=True):
         texts, found = [], []
         for language, rows in whole.rows(role).items():
             texts += [text.strip() if kind == "document" else text for _, text in rows]  # as MTEB's data loader
@@ -136,13 +139,33 @@ def test_the_same_vectors(name: str, spelling: str, data: Path, tmp_path: Path) 
     theirs = json.loads((tmp_path / "out.json").read_text())
     assert len(theirs) == len(result.cells)
     worst = dict.fromkeys(MEASURES, (0.0, ""))
-    for cell in result.cells:
+    near: dict[str, int] = {}
+    for cell, collection in zip(result.cells, each, strict=True):
         a, (b,) = cell.cell.query_language, cell.cell.passage_languages
         subset = a if name == "xquad" else f"{THREE[b]}-{THREE[a]}"
         for measure, key in MEASURES.items():
-            worst[measure] = max(worst[measure], (abs(cell.values[measure] - theirs[subset][key]), subset))
+            gap = abs(cell.values[measure] - theirs[subset][key])
+            worst[measure] = max(worst[measure], (gap, subset))
+            if gap > 1e-6:  # then by scores that float32 does not tell apart, as many as there are
+                near[subset] = near_ties(collection, held, a, b)
+                assert gap <= near[subset] / len(cell.query_ids)
     print(f"\n{name}, {spelling}, {len(result.cells)} subsets: ours, MTEB's (means of subsets), largest difference")
     for measure, key in MEASURES.items():
         means = np.mean([c.values[measure] for c in result.cells]), np.mean([row[key] for row in theirs.values()])
         print(f"{measure:10}{means[0]:12.8f}{means[1]:12.8f}  {worst[measure][0]:.1e} {worst[measure][1]}")
-    assert max(gap for gap, _ in worst.values()) < 1e-6
+    print(f"subsets with a difference above 1e-6, and their queries with a near tie: {near or 'none'}")
+    assert worst["nDCG@10"][0] < 1e-6 or near
+
+
+def near_ties(collection: Collection, held: dict[str, np.ndarray], a: str, b: str) -> int:
+    """Queries of which a relevant passage has a score that another passage's is next to in float32."""
+    tables = {k: dict(zip(json.loads(str(held[f"{k}.texts"])), held[f"{k}.vectors"], strict=True)) for k in KINDS}
+    matrix = np.stack([tables["document"][text.strip()] for _, text in collection.passages[b]]).astype(np.float64)
+    row = {doc_id: i for i, (doc_id, _) in enumerate(collection.passages[b])}
+    count = 0
+    for query_id, text in collection.queries[a]:
+        scores = matrix @ tables["query"][text].astype(np.float64)
+        mine = [row[doc_id] for doc_id in collection.qrels[query_id]]
+        others = np.delete(scores, mine)
+        count += any(np.abs(others - scores[i]).min() < 2.0**-22 for i in mine)
+    return count
