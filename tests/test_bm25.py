@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from xbench.errors import DataError, IncompleteError, StorageError, UsageError, XbenchError
 from xbench.evaluate import Plan, evaluate
 from xbench.models import Options, Retriever, jvm, load
-from xbench.models.analyzers import ANALYZERS, OTHER, UNSPACED
+from xbench.models.analyzers import ANALYZERS, FLORES, OTHER, UNSPACED
 from xbench.readers import read
 from xbench.records import Collection, Passage, Query
 from xbench.results import write_result
@@ -259,7 +259,8 @@ def test_stems(bm25: Any, language: str, one: str, other: str) -> None:
 
 def test_pairs_of_characters(bm25: Any) -> None:
     assert bm25._analyzers.terms(["黑豹队的"], "zh") == [["黑豹", "豹队", "队的"]]
-    assert bm25._analyzers.terms(["黑豹队的"], "zh-Hant") == [["黑豹", "豹队", "队的"]]
+    for code in ("zh-Hant", "zho_Hant"):
+        assert bm25._analyzers.terms(["黑豹队的"], code) == [["黑豹", "豹队", "队的"]]
 
 
 @pytest.mark.parametrize("language", ["vi", "xx", "xx-Latn"])
@@ -597,3 +598,12 @@ def test_whole_results_are_the_same_again(tmp_path: Path) -> None:
         path = write_result(result, tmp_path / f"out-{turn}")
         found.append([(path.parent / name).read_bytes() for name in names])
     assert found[0] == found[1]
+
+
+def test_codes_of_belebele(bm25: Any) -> None:
+    """FLORES-200's codes are those of the same language, in its usual script; others have no analyzer."""
+    known = set(load_task("belebele").languages)
+    assert set(FLORES) <= known and set(FLORES.values()) <= {*ANALYZERS, *UNSPACED}
+    for code, text in (("deu_Latn", "Häuser laufen"), ("eng_Latn", "the running dogs"), ("ell_Grek", "Οι σκύλοι")):
+        assert bm25._analyzers.terms([text], code) == bm25._analyzers.terms([text], FLORES[code])
+    assert bm25._analyzers.terms(["the running"], "hin_Latn") == [["the", "running"]]

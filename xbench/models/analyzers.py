@@ -70,6 +70,18 @@ Filter = tuple[str, dict[str, str]]
 FILTERS: list[Filter] = [("lowercase", {}), ("decimalDigit", {})]
 THAI_STOP: Filter = ("stop", {"words": "org/apache/lucene/analysis/th/stopwords.txt"})
 UNSPACED = {"km": FILTERS, "lo": FILTERS, "my": FILTERS, "th": [*FILTERS, THAI_STOP]}
+# FLORES-200's codes, as Belebele has them, in the usual script of the language; another script, as in hin_Latn, has none.
+FLORES = dict(
+    pair.split("=")
+    for pair in (
+        "arb_Arab=ar bul_Cyrl=bg ben_Beng=bn cat_Latn=ca ckb_Arab=ckb ces_Latn=cs dan_Latn=da deu_Latn=de ell_Grek=el "
+        "eng_Latn=en spa_Latn=es est_Latn=et eus_Latn=eu pes_Arab=fa fin_Latn=fi fra_Latn=fr hau_Latn=ha hin_Deva=hi "
+        "hun_Latn=hu hye_Armn=hy ind_Latn=id ita_Latn=it jpn_Jpan=ja kor_Hang=ko lit_Latn=lt lvs_Latn=lv nob_Latn=nb "
+        "npi_Deva=ne nld_Latn=nl pol_Latn=pl por_Latn=pt ron_Latn=ro rus_Cyrl=ru som_Latn=so srp_Cyrl=sr swe_Latn=sv "
+        "swh_Latn=sw tam_Taml=ta tel_Telu=te tha_Thai=th tur_Latn=tr ukr_Cyrl=uk vie_Latn=vi yor_Latn=yo zho_Hans=zh "
+        "zho_Hant=zh khm_Khmr=km lao_Laoo=lo mya_Mymr=my"
+    ).split()
+)
 
 
 class Analyzers:
@@ -87,6 +99,7 @@ class Analyzers:
             "lucene": str(java_class("org.apache.lucene.util.Version").LATEST.toString()),
             "analyzers": ANALYZERS,
             "other": OTHER,
+            "codes": FLORES,
             "words": {language: java if language == "th" and self._thai else icu for language in UNSPACED},
         }
 
@@ -119,7 +132,7 @@ class Analyzers:
 
     def _known(self, language: str) -> tuple[str, bool]:
         """The language in the tables, and whether ICU tells its words."""
-        base = language.partition("-")[0]  # zh-Hant as zh, unless it is in the table itself
+        base = FLORES.get(language) or language.partition("-")[0]  # zh-Hant as zh, unless it is in the table itself
         known = language if language in ANALYZERS or language in UNSPACED else base
         return known, known in UNSPACED and not (known == "th" and self._thai)
 
