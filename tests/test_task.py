@@ -159,6 +159,13 @@ def test_pools_of_a_cell(own: tuple[Task, Path], own_cache: Path) -> None:
         readers.read(task, data)
 
 
+def test_totals_that_are_not_known(own: tuple[Task, Path]) -> None:
+    task, _ = own
+    counts = {**task.counts, "cross/el-en": {"queries": 2}}
+    assert dataclasses.replace(task, counts=counts).totals() == (5, 0)
+    assert load_task("mlqa-test").totals() == (0, 0) and load_task("mlqa-dev").totals() == (15_747, 13_743)
+
+
 def test_counts_of_a_cell(own: tuple[Task, Path]) -> None:
     task, data = own
     wrong = {**task.counts, "cross/el-en": {"queries": 3, "passages": 2}}

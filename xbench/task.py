@@ -118,11 +118,13 @@ class Task:
         return self.counts[cell.query_language].get("queries", 0), passages
 
     def totals(self) -> tuple[int, int]:
-        """How many queries and passages there are in all."""
-        queries, passages = (
-            sum(counts.get(key, 0) for counts in self.counts.values()) for key in ("queries", "passages")
-        )
-        return queries, passages
+        """How many queries and passages there are in all; 0 where not all are known."""
+
+        def total(key: str) -> int:
+            known = [counts[key] for counts in self.counts.values() if key in counts]
+            return 0 if self.pools == "cell" and len(known) < len(self.counts) else sum(known)
+
+        return total("queries"), total("passages")
 
 
 def vary(task: Task, *, languages: Sequence[str] = (), settings: Sequence[str] = (), context: bool = False) -> Task:
