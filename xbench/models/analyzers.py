@@ -71,17 +71,18 @@ FILTERS: list[Filter] = [("lowercase", {}), ("decimalDigit", {})]
 THAI_STOP: Filter = ("stop", {"words": "org/apache/lucene/analysis/th/stopwords.txt"})
 UNSPACED = {"km": FILTERS, "lo": FILTERS, "my": FILTERS, "th": [*FILTERS, THAI_STOP]}
 # FLORES-200's codes, as Belebele has them, in the usual script of the language; hin_Latn and the like have none.
-FLORES = dict(
-    pair.split("=")
-    for pair in (
-        "arb_Arab=ar bul_Cyrl=bg ben_Beng=bn cat_Latn=ca ckb_Arab=ckb ces_Latn=cs dan_Latn=da deu_Latn=de ell_Grek=el "
-        "eng_Latn=en spa_Latn=es est_Latn=et eus_Latn=eu pes_Arab=fa fin_Latn=fi fra_Latn=fr hau_Latn=ha hin_Deva=hi "
-        "hun_Latn=hu hye_Armn=hy ind_Latn=id ita_Latn=it jpn_Jpan=ja kor_Hang=ko lit_Latn=lt lvs_Latn=lv nob_Latn=nb "
-        "npi_Deva=ne nld_Latn=nl pol_Latn=pl por_Latn=pt ron_Latn=ro rus_Cyrl=ru som_Latn=so srp_Cyrl=sr swe_Latn=sv "
-        "swh_Latn=sw tam_Taml=ta tel_Telu=te tha_Thai=th tur_Latn=tr ukr_Cyrl=uk vie_Latn=vi yor_Latn=yo zho_Hans=zh "
-        "zho_Hant=zh khm_Khmr=km lao_Laoo=lo mya_Mymr=my"
-    ).split()  # noqa: SIM905 (fifty lines as a literal)
-)
+FLORES = {
+    **{"arb_Arab": "ar", "bul_Cyrl": "bg", "ben_Beng": "bn", "cat_Latn": "ca", "ckb_Arab": "ckb"},
+    **{"ces_Latn": "cs", "dan_Latn": "da", "deu_Latn": "de", "ell_Grek": "el", "eng_Latn": "en"},
+    **{"spa_Latn": "es", "est_Latn": "et", "eus_Latn": "eu", "pes_Arab": "fa", "fin_Latn": "fi"},
+    **{"fra_Latn": "fr", "hau_Latn": "ha", "hin_Deva": "hi", "hun_Latn": "hu", "hye_Armn": "hy"},
+    **{"ind_Latn": "id", "ita_Latn": "it", "jpn_Jpan": "ja", "kor_Hang": "ko", "lit_Latn": "lt"},
+    **{"lvs_Latn": "lv", "nob_Latn": "nb", "npi_Deva": "ne", "nld_Latn": "nl", "pol_Latn": "pl"},
+    **{"por_Latn": "pt", "ron_Latn": "ro", "rus_Cyrl": "ru", "som_Latn": "so", "srp_Cyrl": "sr"},
+    **{"swe_Latn": "sv", "swh_Latn": "sw", "tam_Taml": "ta", "tel_Telu": "te", "tha_Thai": "th"},
+    **{"tur_Latn": "tr", "ukr_Cyrl": "uk", "vie_Latn": "vi", "yor_Latn": "yo", "zho_Hans": "zh"},
+    **{"zho_Hant": "zh", "khm_Khmr": "km", "lao_Laoo": "lo", "mya_Mymr": "my"},
+}
 
 
 class Analyzers:
