@@ -253,6 +253,11 @@ def test_the_bytes_of_files(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_scores_at_both_ends_of_float64(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", [("q1", [("d1", 1.7976931348623157e308), ("d2", -1.7976931348623157e308)])], "tag")
+    assert lists(tmp_path / "run") == {"q1": [("d1", 1.7976931348623157e308), ("d2", -1.7976931348623157e308)]}
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     def ranking():
         yield "q1", [("d1", 1.0)]

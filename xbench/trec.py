@@ -154,7 +154,8 @@ class _Lines:
                 f"for the second time, first in line {number[first]}"
             )
         by_rank = np.lexsort((-score, rank))
-        rises = (np.diff(score[by_rank]) > 0) | ((np.diff(rank[by_rank]) == 0) & (np.diff(score[by_rank]) != 0))
+        before, after = score[by_rank][:-1], score[by_rank][1:]  # compared: a difference could overflow
+        rises = (after > before) | ((np.diff(rank[by_rank]) == 0) & (after != before))
         if rises.any() and not ignore_ranks:
             one, other = by_rank[rises.argmax()], by_rank[rises.argmax() + 1]
             raise DataError(

@@ -1,6 +1,6 @@
 """A corpus of millions of passages in MIRACL's format, streamed from disk: memory, time per million, kills.
 
-    pytest -s -m benchmark tests/benchmarks/test_shards.py     (XBENCH_BENCH_MILLIONS=0.5,1,2,5)
+    pytest -s -m benchmark tests/benchmarks/test_millions.py     (XBENCH_BENCH_MILLIONS=0.5,1,2,5)
 
 The format is that of miracl/miracl-corpus on the hub: docs-0.jsonl.gz, docs-1.jsonl.gz, ... of 500,000 lines
 {"docid": "ARTICLE#PARAGRAPH", "title": ..., "text": ...}; texts of 600 characters are made up on the fly. The encoder
