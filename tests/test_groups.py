@@ -115,6 +115,8 @@ def test_groupings_of_a_task(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     own = replace(MINI, groups={"average": {"2": ("de", "en"), "1": ("de",)}})
     assert groupings(own) == {"average": {"2": ["de", "en"], "1": ["de"]}}
     assert groupings(own, ["average"]) == groupings(own)
+    assert groupings(vary(own, languages=["de", "el"])) == {"average": {"1": ["de"]}}
+    assert groupings(vary(own, languages=["en", "el"])) == {}
     unseen = groupings(MINI, ["seen:paper"])["seen:paper"]
     assert unseen["unseen"] == ["el", "vi"] and len(unseen["seen"]) == 9  # arXiv 2408.10536: el and vi are unseen
     (tmp_path / "g.toml").write_text('[size]\nbig = ["ru", "en", "de"]\nnone = ["xx"]\n')

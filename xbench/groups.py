@@ -26,7 +26,7 @@ def groupings(task: Task, names: Sequence[str] = (), files: Sequence[Path] = ())
     """The groupings of a task's languages: its own, those of the given names, and those of files.
 
     Args:
-        task: its own come first.
+        task: its own come first, those of which all languages are there.
         names: `script`, `family`, `resource`, or `seen:NAME` for the languages of `trained.toml`.
         files: TOML, a table for each grouping: group = [languages].
 
@@ -35,7 +35,10 @@ def groupings(task: Task, names: Sequence[str] = (), files: Sequence[Path] = ())
         DataError: a file is not in this form.
         StorageError: it cannot be read.
     """
-    found = {name: {group: list(some) for group, some in by.items()} for name, by in task.groups.items()}
+    found: dict[str, Grouping] = {}
+    for name, by in task.groups.items():  # a mean over 18 languages is none over two of them
+        whole = {group: list(some) for group, some in by.items() if set(some) <= set(task.languages)}
+        found |= {name: whole} if whole else {}
     chosen = [(name, known_grouping(name, task)) for name in dict.fromkeys(names) if name not in found]
     for name, grouping in [*chosen, *(pair for file in files for pair in read_groupings(file).items())]:
         if name in found:
