@@ -11,7 +11,6 @@ import pytest
 from own import HEADER, beir, error, jsonl, run, tiny, tsv
 
 from xbench.errors import DataError
-from xbench.readers import checks
 from xbench.readers.checks import Ids, check_id, json_rows, lines, tsv_rows
 from xbench.readers.qrels import gather, grade_of, text_qrels
 
@@ -83,7 +82,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "LONGEST", 100)
+    monkeypatch.setattr("xbench.lines.LONGEST", 100)
     path = tmp_path / "x.txt"
     path.write_bytes(b"a" * 99 + b"\n" + b"b" * 99 + b"\n")
     assert [len(text) for text in texts(path)] == [99, 99]
@@ -98,7 +97,7 @@ def test_a_line_of_a_sparse_file_is_not_held(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(10 << 30)
     start = time.monotonic()
-    with pytest.raises(DataError, match=r":1: a line of more than 67108864 bytes"):
+    with pytest.raises(DataError, match=r":1: a line of more than 16777216 bytes"):
         texts(path)
     assert time.monotonic() - start < 5
 

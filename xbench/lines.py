@@ -22,11 +22,12 @@ STEP = 100_000
 BUFFER = 1 << 18
 
 
-def raw_lines(path: Path, advance: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
+def raw_lines(path: Path, advance: Callable[[int], None] = lambda _: None, *, marked: bool = False) -> Iterator[bytes]:
     """The lines of a file, plain or gzip, with their line feeds; `advance` is told the bytes of the file that are read.
 
     Raises:
-        DataError: a byte order mark, a gzip file that is damaged or cut off, a line above LONGEST.
+        DataError: a byte order mark, unless it may be there (`marked`), a gzip file that is damaged or cut off, a line
+            above LONGEST.
         StorageError: the file cannot be read.
     """
     with storage(path, "read"), path.open("rb") as raw:
@@ -36,7 +37,7 @@ def raw_lines(path: Path, advance: Callable[[int], None] = lambda _: None) -> It
         done = 0
         try:
             for number, line in enumerate(iter(partial(stream.readline, LONGEST + 1), b""), 1):
-                if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+                if number == 1 and not marked and line.startswith(b"\xef\xbb\xbf"):
                     raise DataError(f"{path}:1: begins with a byte order mark; save it as UTF-8 without one")
                 if len(line) > LONGEST:
                     raise DataError(f"{path}:{number}: a line of more than {LONGEST} bytes; is it a file of lines?")

@@ -6,21 +6,16 @@ A row ends at `\n` and nowhere else. U+2028, U+2029, U+0085, vertical tab and fo
 `NA`, `null`, `007` and `1e5` are ids like all others.
 """
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from xbench.errors import DataError
+from xbench.lines import raw_lines
 from xbench.progress import log
 from xbench.readers.node import Node
-from xbench.storage import storage
 from xbench.strictjson import parse_text
 
-# Bytes of the longest line; more is no text but a file without line ends, and would be held in memory.
-LONGEST = 1 << 26
 # Bytes of the longest id.
 LONGEST_ID = 1024
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -35,14 +30,14 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
     Raises:
         DataError: no file, none of its lines has text, not UTF-8, UTF-16, a NUL, a carriage return inside a line, an
-            empty line among others, a line above `LONGEST` bytes, a cut or damaged gzip file.
+            empty line among others, a line above `lines.LONGEST` bytes, a cut or damaged gzip file.
         StorageError: the file cannot be read.
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
         raise DataError(f"{path}: {found}; expected a text file")
     empty = last = 0
-    for row, data in enumerate(raw_lines(path), 1):
+    for row, data in enumerate(raw_lines(path, marked=True), 1):
         text = _decoded(data, f"{path}:{row}", row)
         if not text.strip(" \t"):
             empty = empty or row
@@ -53,28 +48,6 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         yield row, text
     if not last:
         raise DataError(f"{path}: no row in it")
-
-
-def raw_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, plain or gzip, one at a time, unchecked but for their length.
-
-    Raises:
-        DataError: a line above `LONGEST` bytes, a cut or damaged gzip file.
-        StorageError: the file cannot be read.
-    """
-    with storage(path, "read"), path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        file: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
-        row = 0
-        try:
-            while data := file.readline(LONGEST + 1):
-                row += 1
-                if len(data) > LONGEST:
-                    raise DataError(f"{path}:{row}: a line of more than {LONGEST} bytes; is this a text file?")
-                yield data
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(f"{path}:{row + 1}: not a whole gzip file: {error}; get it again") from error
 
 
 def _decoded(data: bytes, where: str, row: int) -> str:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from xbench import parquet
 from xbench.errors import DataError
-from xbench.readers.checks import check_id, json_rows, raw_lines, shown, tsv_rows
+from xbench.lines import raw_lines
+from xbench.readers.checks import check_id, json_rows, shown, tsv_rows
 from xbench.readers.node import Node
 from xbench.readers.qrels import DOC_COLUMNS, GRADE_COLUMNS, QUERY_COLUMNS, Judgement, grade_of, text_qrels
 
@@ -92,7 +93,7 @@ def count_rows(path: Path) -> int:
     kind = suffix(path)
     if kind == ".parquet":
         return parquet.count_rows(path)
-    return sum(1 for _ in raw_lines(path))
+    return sum(1 for _ in raw_lines(path, marked=True))
 
 
 def _nodes(path: Path, role: str) -> Iterator[Node]:
