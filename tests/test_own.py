@@ -712,3 +712,49 @@ def test_unknown_kind_of_file(here: Path) -> None:
         suffix(here / "x.csv")
     with pytest.raises(UsageError, match=r"^x: made on none, a task that xbench has not; .* say -t none\.toml"):
         same_task({"name": "none", "version": 1, "sha256": ""}, Path("x"))
+
+
+PAIRS = [
+    ("p1", "Capital of France?", "Paris"),
+    ("p2", "Capital of Italy?", "Rome"),
+    ("p3", "Where is Madrid?", "Spain"),
+]
+
+
+def faq(folder: Path, answers: dict[str, Any], field: str = "answers") -> None:
+    """Question-answer pairs, searched by questions with the text of one; what its answer is, the query says."""
+    jsonl(folder / "corpus.jsonl", [{"_id": i, "text": text, "answer": answer} for i, text, answer in PAIRS])
+    texts = {i: text for i, text, _ in PAIRS}
+    jsonl(folder / "queries.jsonl", [{"_id": f"q{i}", "text": texts[i], field: some} for i, some in answers.items()])
+    tsv(folder / "qrels" / "test.tsv", [HEADER, *((f"q{i}", i, 1) for i in answers)])
+
+
+def test_exact_match_of_pairs(here: Path, own_cache: Path) -> None:
+    faq(here / "faq", {"p1": ["Lyon", "the paris."], "p2": ["Madrid"], "p3": ["madrid", "Spain"]})
+    task = make("faq", "--language", "en", "--answers", "-m", "EM@1", "-m", "HasAnswer@1", "-m", "RR")
+    found = readers.read(task)
+    assert found.items == {f"en:{i}": answer for i, _, answer in PAIRS} and task.counts["en"]["answered"] == 3
+    assert found.answers["en:qp1"] == ("Lyon", "the paris.")
+    (cell,) = evaluate(load("hash"), task, plan=Plan(own_cache)).cells
+    assert cell.values["RR"] == 1.0  # each finds the question with its own text, so by hand:
+    assert cell.per_query["EM@1"].tolist() == [1.0, 0.0, 1.0]
+    assert cell.per_query["HasAnswer@1"].tolist() == [0.0, 0.0, 1.0]  # only `madrid` is in a question
+    # Without --answers nothing of them is looked at, whatever the fields hold.
+    faq(here / "faq", {"p1": {"text": 3}})
+    assert readers.read(make("faq", "--language", "en")).answers == {}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "phrase"),
+    [
+        ("answers", "Paris", "answers: expected a list, found str"),
+        ("answers", ["Paris", 3], "answers[1]: expected text, found int"),
+        ("answers", [" "], "answers[0]: the text is empty"),
+        ("answer", ["Paris"], "answer: expected text, found list"),
+    ],
+)
+def test_answers_in_no_form(field: str, value: object, phrase: str, here: Path, capsys: Any) -> None:
+    faq(here / "faq", {"p1": value}, field)
+    assert run("tasks", "new", "my", "--from", "faq", "--language", "en", "--answers") == 3
+    message = capsys.readouterr().err
+    assert phrase in message and "queries.jsonl:1" in message, message

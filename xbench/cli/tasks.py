@@ -93,6 +93,7 @@ def _cells(name: str) -> Table:
 @click.option(
     "--self", "self_", type=click.Choice(("refuse", "keep")), help="Queries that are passages of the pool. [refuse]"
 )
+@click.option("--answers", is_flag=True, help="Also read answer strings (`answers`, `answer`): HasAnswer@1, EM@1.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File of the task. [NAME.toml]")
 @click.option("--force", is_flag=True, help="Replace the file.")
 @_FORMAT
@@ -111,6 +112,7 @@ def new(
     empty: str | None,
     dangling: int,
     self_: str | None,
+    answers: bool,
     output: Path | None,
     force: bool,
     format_: str | None,
@@ -132,7 +134,7 @@ def new(
         raise UsageError(f"setting {wrong[0]!r}; known: {', '.join(SETTINGS)}")
     wish = Wish(tuple(dict.fromkeys(known)), queries_in, passages_in, pairs, wanted)
     order = Order(name, folder, output or Path(f"{name}.toml"), layout, wish, split, parallel, measures)
-    order = order._replace(empty=empty, dangling=dangling, self_=self_, force=force)
+    order = order._replace(empty=empty, dangling=dangling, self_=self_, answers=answers, force=force)
     made = make(order)
     task = made.task
     what = list(dict.fromkeys(what for found in task.counts.values() for what in found))

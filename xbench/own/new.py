@@ -42,6 +42,7 @@ class Order(NamedTuple):
     empty: str | None = None
     dangling: int = 0
     self_: str | None = None
+    answers: bool = False
     force: bool = False
 
 
@@ -120,6 +121,7 @@ def _draft(order: Order, planned: Plan, licence: str, rows: Mapping[str, int]) -
     options |= {"empty": "leave out"} if order.empty == "leave-out" else {}
     options |= {"dangling": order.dangling} if order.dangling else {}
     options |= {"self": "keep"} if order.self_ == "keep" else {}
+    options |= {"answers": True} if order.answers else {}
     if order.parallel and (mute := [a for a in planned.asked if a not in planned.searched]):
         options["without_passages"] = mute
     sources: dict[str, Source] = {}

@@ -34,6 +34,7 @@ class Pool(NamedTuple):
     ids: Known  # where passages are held; of large ones if they were counted
     bodies: dict[str, dict[str, tuple[str, str]]]  # language -> id -> (text, body) of those with the id of a query
     texts: dict[str, set[str]]  # language -> all texts, where passages are held
+    items: dict[str, str]  # doc_id -> its answer string, where passages are held
 
     @property
     def languages(self) -> list[str]:

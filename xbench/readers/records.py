@@ -9,6 +9,7 @@ Options: `split`, which qrels these are; `large`, passages are read file by file
 passages without text are not in the pool; `dangling = N`, this many judgements name a passage that is not there;
 `self = "keep"`, a query may be a passage of the pool, by id and text. BEIR and MTEB then leave that passage out of
 the query's list (`ignore_identical_ids`), which xbench does not: without the option such data are refused;
+`answers`, rows of queries and passages may have answer strings, `answers` or `answer`, and a passage one of its own;
 `without_passages`, languages that have queries alone, which a parallel task in some of its languages must know.
 """
 
@@ -25,7 +26,7 @@ from xbench.records import Cell, Collection, Corpus, CorpusFile, Passage, Query
 from xbench.task import Task
 
 ROLES = ("passages", "queries", "qrels")
-OPTIONS = {"split", "large", "empty", "dangling", "self", "without_passages"}
+OPTIONS = {"split", "large", "empty", "dangling", "self", "without_passages", "answers"}
 # A version of what `read` makes of a file: vectors of large corpora are kept under it.
 FORM = "records 1"
 
@@ -69,7 +70,8 @@ class _Files:
     def texts(self, role: str, wanted: Iterable[str]) -> Iterator[Text]:
         """The rows of a role in some languages, file after file."""
         for _, path, languages in self.of(role):
-            yield from (row for row in read_texts(path, role, languages) if row.language in wanted)
+            rows = read_texts(path, role, languages, answers=bool(self.task.options.get("answers")))
+            yield from (row for row in rows if row.language in wanted)
 
 
 def _part(task: Task, paths: Mapping[str, Path], cells: list[Cell], name: str, known: Known | None) -> Part:
@@ -82,12 +84,13 @@ def _part(task: Task, paths: Mapping[str, Path], cells: list[Cell], name: str, k
     for row in files.texts("queries", asked):
         queries[row.language][ids[row.language].add(row.id, row.where)] = row
     if task.options.get("large"):
-        pool = Pool({}, _large(task, files, searched), known or {}, {}, {})
+        pool = Pool({}, _large(task, files, searched), known or {}, {}, {}, {})
     else:
         pool = _held(files, searched, queries, counts, name)
     judged = judgements(task, [(key, path) for key, path, _ in files.of("qrels")], queries, pool)
     kept: dict[str, list[Query]] = {a: [] for a in asked}
     qrels: dict[str, dict[str, int]] = {}
+    answers: dict[str, Sequence[str]] = {}
     for a in asked:
         count = counts[name or a]
         for id_, row in queries[a].items():
@@ -97,6 +100,9 @@ def _part(task: Task, paths: Mapping[str, Path], cells: list[Cell], name: str, k
                 continue
             kept[a].append(Query(f"{a}:{id_}", row.text))
             qrels[f"{a}:{id_}"] = docs
+            if row.answers:
+                answers[f"{a}:{id_}"] = row.answers
+                count["answered"] += 1
             count["judgements"] += judged.lines[a, id_]
             _compare(task, row, pool, count)
         count["queries"] += len(kept[a])
@@ -106,7 +112,7 @@ def _part(task: Task, paths: Mapping[str, Path], cells: list[Cell], name: str, k
     every = ["queries", "judgements", "unjudged", "irrelevant"]
     every += [] if pool.large else ["passages", "duplicates", "copies"]
     found = {key: {what: count[what] for what in every} | dict(count) for key, count in counts.items()}
-    return Part(cells, Collection(kept, pool.passages, qrels, {}, large=pool.large), found)
+    return Part(cells, Collection(kept, pool.passages, qrels, {}, answers, pool.items, pool.large), found)
 
 
 def _held(
@@ -117,11 +123,16 @@ def _held(
     name: str,
 ) -> Pool:
     ids = {b: Ids("passage") for b in searched}
-    pool = Pool({b: [] for b in searched}, {}, ids, {b: {} for b in searched}, {b: set() for b in searched})
+    pool = Pool({b: [] for b in searched}, {}, ids, {b: {} for b in searched}, {b: set() for b in searched}, {})
     for row in with_text(files.task, files.texts("passages", searched), counts, name):
         b, count = row.language, counts[name or row.language]
         ids[b].add(row.id, row.where)
         pool.passages[b].append(Passage(f"{b}:{row.id}", row.text))
+        if len(row.answers) > 1:
+            raise DataError(
+                f"{row.where}: passage {shown(row.id)} has {len(row.answers)} answers; expected one at most"
+            )
+        pool.items.update({f"{b}:{row.id}": row.answers[0]} if row.answers else {})
         count["passages"] += 1
         count["duplicates"] += row.text in pool.texts[b]
         pool.texts[b].add(row.text)

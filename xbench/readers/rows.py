@@ -26,6 +26,7 @@ class Text(NamedTuple):
     id: str
     text: str
     body: str  # the text without the title
+    answers: tuple[str, ...] = ()  # of the fields `answers`, a list, or `answer`
 
 
 def suffix(path: Path) -> str:
@@ -43,8 +44,8 @@ def suffix(path: Path) -> str:
     )
 
 
-def read_texts(path: Path, role: str, languages: tuple[str, ...]) -> Iterator[Text]:
-    """The queries or passages (`role`) of a file.
+def read_texts(path: Path, role: str, languages: tuple[str, ...], *, answers: bool = False) -> Iterator[Text]:
+    """The queries or passages (`role`) of a file; with their answer strings, if these are to be read.
 
     A passage's text is its title, a space and its text, without white space at the ends, as BEIR (`(title + sep +
     text).strip()`, beir/retrieval/models/sentence_bert.py) and MTEB (`_corpus_to_dict`, mteb/_create_dataloaders.py)
@@ -69,7 +70,8 @@ def read_texts(path: Path, role: str, languages: tuple[str, ...]) -> Iterator[Te
         else:
             body = _free_text(row, text_name)
             text = f"{_free_text(row, TITLE)} {body}".strip()
-        yield Text(where, languages[0] if len(languages) == 1 else _language(row, languages), id_, text, body)
+        language = languages[0] if len(languages) == 1 else _language(row, languages)
+        yield Text(where, language, id_, text, body, _answers(row) if answers else ())
 
 
 def read_judgements(path: Path) -> Iterator[Judgement]:
@@ -151,6 +153,16 @@ def _free_text(row: Node, name: str) -> str:
     if not isinstance(node.value, str):
         node.fail(f"expected text, found {type(node.value).__name__}")
     return node.value
+
+
+def _answers(row: Node) -> tuple[str, ...]:
+    """The answer strings of a row, none if it has no such field."""
+    has = [name for name in ("answers", "answer") if row.value.get(name) is not None]  # type: ignore[attr-defined]
+    if len(has) > 1:
+        row.fail("fields 'answers' and 'answer' mean the same; one of them must go")
+    if has == ["answers"]:
+        return tuple(dict.fromkeys(each.is_text() for each in row.list("answers")))
+    return (row.text("answer"),) if has else ()
 
 
 def _language(row: Node, languages: tuple[str, ...]) -> str:
