@@ -533,3 +533,24 @@ def test_each_cell_of_a_group_weighs_the_same_in_the_effect() -> None:
     both = compare(made(rows), second, {"both": ["x", "y"]}, resamples=99)[2]
     mean = weights @ gaps
     assert both.effect == pytest.approx(mean / math.sqrt(weights @ (gaps - mean) ** 2 * 4 / 3), rel=1e-9)
+
+
+def test_further_groups_are_a_family_of_their_own() -> None:
+    """Holm over their rows alone; the settings' and cells' corrections are as without them."""
+    rng = np.random.default_rng(3)
+    cells = [c for c in ("mono/a", "mono/b", "mono/c") for _ in range(40)]
+    queries = [f"q{i}" for _ in range(3) for i in range(40)]
+    one = sample(cells, queries, queries, rng.random(120).tolist())
+    two = one._replace(values=np.clip(one.values + rng.normal(0.02, 0.1, 120), 0, 1))
+    further = {"g: x": ["mono/a", "mono/b"], "g: y": ["mono/c"], "g: z": ["mono/b", "mono/c"]}
+    groups = {"mono": ["mono/a", "mono/b", "mono/c"]}
+    plain = {row.name: row for row in compare(one, two, groups)}
+    found = {row.name: row for row in compare(one, two, groups, further=further)}
+    assert set(found) == {*plain, *further} and all(found[name].p_holm == row.p_holm for name, row in plain.items())
+    ordered = sorted((found[name].p, name) for name in further)
+    running, expected = 0.0, {}
+    for place, (p, name) in enumerate(ordered):
+        running = max(running, min(1.0, p * (3 - place)))
+        expected[name] = running
+    assert {name: found[name].p_holm for name in further} == pytest.approx(expected)
+    assert max(expected.values()) > min(p for p, _ in ordered)

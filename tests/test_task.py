@@ -226,3 +226,37 @@ def test_lareqa_is_xquad_r_with_context(data: Path, own_cache: Path) -> None:
     assert [c.setting for c in lareqa.cells()] == ["multi"] * 11 and lareqa.about["context"] is True
     readers.check(lareqa, data)
     assert own_cache.is_dir()
+
+
+def test_what_decides_the_values_is_in_the_hash(own: tuple[Task, Path]) -> None:
+    task, _ = own
+    other = [
+        {"pools": "language"},
+        {"options": {"split": "dev"}},
+        {"parallel": True},
+        {"query_languages": ("de",)},
+        {"passage_languages": ("en", "el")},
+        {"cross": (("de", "en"),)},
+        {"context": True},
+    ]
+    changed = [dataclasses.replace(task, **change).sha256 for change in other]  # type: ignore[arg-type]
+    assert len({task.sha256, *changed}) == len(other) + 1
+    same = [{"groups": {"a": {"b": ("de",)}}}, {"optional": ("multi",)}, {"title": "x"}, {"counts": {}}]
+    assert {dataclasses.replace(task, **change).sha256 for change in same} == {task.sha256}  # type: ignore[arg-type]
+
+
+def test_a_count_that_the_task_does_not_name() -> None:
+    """Of files that are known by their hashes every count is; of others a reader may tell more."""
+    fewer = {a: {what: n for what, n in some.items() if what != "crossing"} for a, some in MINI.counts.items()}
+    with pytest.raises(DataError, match=r"'crossing': 0.*expected \{"):
+        readers.read(dataclasses.replace(MINI, counts=fewer))
+    assert readers.read(dataclasses.replace(MINI, counts=fewer, pinned={"x": (1, "")})) == readers.read(MINI)
+
+
+def test_clusters_of_questions_that_are_not_parallel() -> None:
+    """Each query has its question's paragraph, under its own id; without one it stands alone."""
+    apart = readers.read(dataclasses.replace(MINI, parallel=False))
+    assert set(apart.clusters) == set(apart.qrels)
+    (part,) = readers.parts(MINI)
+    alone = readers._apart(part.collection._replace(clusters={"ar:tea-1": "a", "tea-1": "b"}))
+    assert alone.clusters["ar:tea-1"] == "a" and alone.clusters["de:tea-1"] == "de:tea-1"
