@@ -68,14 +68,16 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         yield number, text
 
 
-def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def objects(path: Path, advance: Callable[[int], None] = lambda _: None) -> Iterator[tuple[int, dict[str, Any]]]:
     """The JSON objects of a file that has one a line (JSONL), with the numbers of their lines, from 1.
+
+    `advance` as in `raw_lines`.
 
     Raises:
         DataError: a line is not UTF-8, not JSON, no object, or has half of a character; as `raw_lines`.
         StorageError: the file cannot be read.
     """
-    for number, line in enumerate(raw_lines(path), 1):
+    for number, line in enumerate(raw_lines(path, advance), 1):
         text = _text(path, number, line)
         try:
             value = json.loads(text)

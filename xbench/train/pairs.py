@@ -1,6 +1,6 @@
 """Pairs to train on, streamed from JSONL, plain or gzip."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,14 +23,14 @@ class Pair(NamedTuple):
     """Passages, in the passage's language, that look like answers and are none."""
 
 
-def read_pairs(path: Path) -> Iterator[Pair]:
-    """The pairs of a file, in its order, one held at a time.
+def read_pairs(path: Path, advance: Callable[[int], None] = lambda _: None) -> Iterator[Pair]:
+    """The pairs of a file, in its order, one held at a time; `advance` is told the bytes of it that are read.
 
     Raises:
         DataError: a line that is no pair, with file and line.
         StorageError: the file cannot be read.
     """
-    for number, values in objects(path):
+    for number, values in objects(path, advance):
         yield _pair(values, f"{path}:{number}")
 
 
