@@ -61,7 +61,7 @@ def load_transformers(folder: Path, options: Options, device: str) -> Loaded:
         model = model.get_encoder()
     model.config.use_cache = False  # keys and values of every layer, which only generation needs
     model = model.to(device).eval()
-    limit = _limit(options.max_length, min(tokenizer.model_max_length, 512), model, tokenizer)
+    limit = token_limit(options.max_length, min(tokenizer.model_max_length, 512), model, tokenizer)
     dim = _dim(options.dim, model.config.hidden_size)
     pooling = options.pooling or "mean"
     prompts: dict[Role, str] = {"queries": options.prompt_query or "", "passages": options.prompt_passage or ""}
@@ -116,7 +116,7 @@ def load_sentence_transformers(folder: Path, options: Options, device: str) -> L
         raise UsageError(f"pooling {options.pooling} contradicts {pooling}, the one of {folder}; leave pooling out")
     tokenizer, own, limit = getattr(model, "tokenizer", None), model.max_seq_length, None
     if callable(tokenizer):
-        limit = _limit(options.max_length, own if own and own < NO_LIMIT else 512, model, tokenizer)
+        limit = token_limit(options.max_length, own if own and own < NO_LIMIT else 512, model, tokenizer)
     elif options.max_length is not None:  # a bag of embeddings
         raise UsageError(f"{folder} takes texts of any length; leave max_length out")
     # What was asked for is given at each call, since it then overrides a length of the folder for one role as well.
@@ -218,7 +218,7 @@ def pool(hidden: "Tensor", mask: "Tensor", how: str) -> "Tensor":
     return hidden.float().take_along_dim(column.view(-1, 1, 1), dim=1).squeeze(1)
 
 
-def _limit(asked: int | None, own: int, model: "nn.Module", tokenizer: Any) -> int:
+def token_limit(asked: int | None, own: int, model: "nn.Module", tokenizer: Any) -> int:
     """Tokens a text is cut to: as asked, else the checkpoint's own, and never more than it has positions for."""
     room = NO_LIMIT
     for part in model.modules():

@@ -1,0 +1,92 @@
+"""The model in training: from texts to token ids, and from these to vectors, of any sentence-transformers model."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xbench.errors import UsageError
+from xbench.models import Role
+from xbench.models.checkpoint import quiet, token_limit
+from xbench.train.config import Model
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from torch import Tensor
+
+
+class Trainee:
+    """A model to be trained; its parameters are those of `module`."""
+
+    def __init__(self, model: "SentenceTransformer", config: Model) -> None:
+        """Of a model made or loaded, and how texts are prompted and cut.
+
+        Raises:
+            UsageError: a length that the model has no positions for; a model that does not read token ids.
+        """
+        from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+        self.module = model
+        self._static = isinstance(model[0], StaticEmbedding)
+        self._tokenizer: Any = model.tokenizer
+        self._length = config.max_length
+        if not self._static:
+            if not callable(self._tokenizer):
+                raise UsageError(f"{config.base}: has no tokenizer of texts; only encoders of texts can be trained")
+            with quiet:
+                self._length = token_limit(config.max_length, config.max_length, model, self._tokenizer)
+            model.max_seq_length = self._length
+        self._dropout = config.dropout if self._static else 0.0
+        self.prompts: dict[Role, str] = {"queries": config.prompt_query, "passages": config.prompt_passage}
+        # The names that sentence-transformers looks for; the folder then carries them wherever it is loaded.
+        model.prompts = {"query": config.prompt_query, "document": config.prompt_passage}
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What decides the token ids: JSON values."""
+        backend = self._tokenizer if self._static else getattr(self._tokenizer, "backend_tokenizer", None)
+        text = backend.to_str() if backend is not None else json.dumps(self._tokenizer.get_vocab(), sort_keys=True)
+        tokenizer = hashlib.sha256((type(self._tokenizer).__name__ + text).encode()).hexdigest()
+        return {"tokenizer": tokenizer, "prompts": self.prompts, "max_length": self._length}
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
+        """The token ids of each text, prompted, cut, special tokens included."""
+        prompted = [self.prompts[role] + text for text in texts]
+        if self._static:
+            found = self._tokenizer.encode_batch_fast(prompted, add_special_tokens=False)
+            return [each.ids[: self._length] for each in found]
+        with quiet:
+            ids = self._tokenizer(prompted, truncation=True, max_length=self._length)["input_ids"]
+        return [list(each) for each in ids]
+
+    def encode(self, texts: Sequence[Sequence[int]] | Sequence[Any]) -> "Tensor":
+        """Vectors, float (n, d), of texts given as token ids, with the graph for gradients."""
+        import torch
+
+        device = next(self.module.parameters()).device
+        lengths = [len(text) for text in texts]
+        flat = torch.from_numpy(np.concatenate([*texts, np.zeros(0, np.int64)]).astype(np.int64))
+        sizes = torch.tensor(lengths)
+        features: dict[str, Any]
+        if self._static:
+            if self.module.training and self._dropout:
+                # Texts of a few tokens keep them all: none may become empty.
+                kept = (torch.rand(len(flat)) >= self._dropout) | torch.repeat_interleave(sizes <= 3, sizes)
+                owner = torch.repeat_interleave(torch.arange(len(sizes)), sizes)[kept]
+                flat, sizes = flat[kept], torch.bincount(owner, minlength=len(sizes))
+            features = {"input_ids": flat.to(device), "offsets": (sizes.cumsum(0) - sizes).to(device)}
+        else:
+            mask = torch.arange(max(lengths)) < sizes[:, None]
+            ids = torch.full(mask.shape, int(self._tokenizer.pad_token_id or 0))
+            ids[mask] = flat
+            features = {"input_ids": ids.to(device), "attention_mask": mask.long().to(device)}
+        found: Tensor = self.module(features)["sentence_embedding"]
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that sentence-transformers, and xbench, load."""
+        with quiet:
+            self.module.save(str(folder), create_model_card=False, safe_serialization=True)
