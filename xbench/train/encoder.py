@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xbench.errors import UsageError
 from xbench.models import Role
@@ -85,6 +86,22 @@ class Trainee:
             features = {"input_ids": ids.to(device), "attention_mask": mask.long().to(device)}
         found: Tensor = self.module(features)["sentence_embedding"]
         return found
+
+    def weigh(self, counts: NDArray[np.int64]) -> None:
+        """Scale the embeddings of a static model by log(1 / frequency), which has mean 1 after this.
+
+        It then begins as a random projection of bags of tokens weighted by their rarity (inverse document
+        frequency, Sparck Jones 1972): it ranks passages by shared words before anything is learned.
+
+        Args:
+            counts: (v,) how often each token occurs in the training text.
+        """
+        import torch
+
+        rarity = np.log(counts.sum() / (counts + 1))
+        (weights,) = self.module.parameters()
+        with torch.no_grad():
+            weights *= torch.from_numpy(rarity / rarity.mean())[:, None].float()
 
     def save(self, folder: Path) -> None:
         """Write a folder that sentence-transformers, and xbench, load."""

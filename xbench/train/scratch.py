@@ -18,6 +18,8 @@ PAD, UNKNOWN = "[PAD]", "[UNK]"
 TOKENIZER_PAIRS = 20_000
 # Characters that are pieces by themselves: beyond them come Chinese ones that occur a few times.
 ALPHABET = 6_000
+# Length of an average embedding of `static` at the start: small against what Adam's steps add up to.
+START = 0.1
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> "Tokenizer":
@@ -46,32 +48,14 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> "Tokenizer":
     return tokenizer
 
 
-def static_model(config: Model, tokenizer: "Tokenizer", counts: Any) -> "SentenceTransformer":
-    """Token embeddings averaged. They begin at random with lengths in proportion to log(1 / frequency).
-
-    So it begins as a random projection of bags of tokens weighted by their rarity (inverse document frequency,
-    Sparck Jones 1972), which ranks passages by their words before anything is learned.
-
-    Args:
-        config: its size.
-        tokenizer: as trained.
-        counts: (v,) how often each piece occurs in the training text.
-    """
+def static_model(config: Model, tokenizer: "Tokenizer") -> "SentenceTransformer":
+    """Token embeddings averaged; they begin at random, with an expected length of START."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-    counts = torch.as_tensor(counts, dtype=torch.float64)
-    rarity = torch.log(counts.sum() / (counts + 1))
-    rarity /= rarity.mean()
     weights = torch.randn(tokenizer.get_vocab_size(), config.dim) * START / math.sqrt(config.dim)
-    return SentenceTransformer(
-        modules=[StaticEmbedding(tokenizer, embedding_weights=weights * rarity[:, None].float())], device="cpu"
-    )
-
-
-# Length of an average embedding of `static` at the start: small against what Adam's steps add up to.
-START = 0.1
+    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu")
 
 
 def tiny_model(config: Model, tokenizer: "Tokenizer") -> "SentenceTransformer":

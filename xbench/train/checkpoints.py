@@ -1,0 +1,149 @@
+"""The state of a training run: saved whole or not at all, and read again bit for bit.
+
+A checkpoint is a folder `checkpoint-<step>` of two files: `state.safetensors` with the weights, the best
+weights, the optimiser's moments and the states of the random number generators, and `state.json` with
+everything else and the SHA-256 of the first. Nothing is pickled, so nothing that is read can run code.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xbench.errors import DataError, IntegrityError
+from xbench.storage import atomic, sha256, storage
+from xbench.strictjson import read_json
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = re.compile(r"checkpoint-(\d+)")
+
+
+class State(NamedTuple):
+    """Where a run stands after a step."""
+
+    tensors: "dict[str, torch.Tensor]"
+    """By name: `model.*`, `best.*`, `loss.*`, `optimizer.*`, `rng.*`."""
+    facts: dict[str, Any]
+    """JSON values: the step, the best validation, the config's SHA-256."""
+
+
+def save(folder: Path, step: int, state: State) -> None:
+    """Write the checkpoint of a step, then delete older ones.
+
+    Raises:
+        StorageError: it cannot be written; older ones are still there then.
+    """
+    from safetensors.torch import save_file
+
+    target = folder / f"checkpoint-{step}"
+    with storage(target, "write"):
+        folder.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".checkpoint-", dir=folder))
+        try:
+            # Cloned, since safetensors refuses tensors that share memory; contiguous, since it writes bytes.
+            tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}
+            save_file(tensors, part / "state.safetensors")
+            facts = {**state.facts, "step": step, "sha256": sha256(part / "state.safetensors")}
+            with atomic(part / "state.json") as file:
+                file.write(json.dumps(facts, sort_keys=True, allow_nan=False).encode())
+            with (part / "state.safetensors").open("rb+") as written:
+                os.fsync(written.fileno())
+            part.rename(target)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+    remove(folder, before=step)
+
+
+def load(folder: Path, expected: Mapping[str, Any]) -> tuple[int, State] | None:
+    """The newest checkpoint of a run: its step and state; None where there is none.
+
+    Args:
+        folder: the run's.
+        expected: facts that must be the same, such as the config's SHA-256.
+
+    Raises:
+        IntegrityError: it is damaged.
+        DataError: it is of another run.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    steps = _steps(folder)
+    if not steps:
+        return None
+    place = folder / f"checkpoint-{max(steps)}"
+    facts: Any = read_json(place / "state.json")
+    cure = f"delete {place} to go on from an older one or from the start"
+    if type(facts) is not dict or type(facts.get("step")) is not int or facts["step"] != max(steps):
+        raise IntegrityError(f"{place / 'state.json'}: no state of step {max(steps)}; {cure}")
+    for name, value in expected.items():
+        if facts.get(name) != value:
+            raise DataError(
+                f"{place}: a run with another {name} ({facts.get(name)!r}, not {value!r}); choose another folder"
+            )
+    if sha256(place / "state.safetensors") != facts.get("sha256"):
+        raise IntegrityError(f"{place / 'state.safetensors'} is damaged: not the bytes that were written; {cure}")
+    try:
+        return max(steps), State(load_file(place / "state.safetensors"), facts)
+    except SafetensorError as error:
+        raise IntegrityError(f"{place / 'state.safetensors'} is damaged: {error}; {cure}") from error
+
+
+def remove(folder: Path, before: float = float("inf")) -> None:
+    """Delete the checkpoints of steps before one, and what interrupted writers left."""
+    for step in _steps(folder):
+        if step < before:
+            # Renamed first: a folder half deleted must not look like a checkpoint.
+            doomed = folder / f".checkpoint-{step}-old"
+            shutil.rmtree(doomed, ignore_errors=True)
+            with storage(folder, "write"):
+                (folder / f"checkpoint-{step}").rename(doomed)
+    for rest in folder.glob(".checkpoint-*"):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def _steps(folder: Path) -> list[int]:
+    found = (NAME.fullmatch(path.name) for path in folder.glob("checkpoint-*"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def optimizer_tensors(optimizer: "torch.optim.Optimizer") -> "dict[str, torch.Tensor]":
+    """Its moments and step counts, by parameter's place and name."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{name}": value for i, values in state.items() for name, value in values.items()}
+
+
+def restore_optimizer(optimizer: "torch.optim.Optimizer", tensors: "Mapping[str, torch.Tensor]") -> None:
+    """The reverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, place, key = name.split(".", 2)
+            state.setdefault(int(place), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def rng_tensors() -> "dict[str, torch.Tensor]":
+    """The states of torch's generators: the processor's and, where there is one, the accelerator's."""
+    import torch
+
+    found = {"rng.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        found["rng.cuda"] = torch.cuda.get_rng_state()
+    return found
+
+
+def restore_rng(tensors: "Mapping[str, torch.Tensor]") -> None:
+    """The reverse of `rng_tensors`."""
+    import torch
+
+    torch.set_rng_state(tensors["rng.cpu"])
+    if "rng.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
