@@ -47,6 +47,8 @@ class Model:
     """`static`, `tiny`, or a checkpoint as for `xbench run`: `hf:NAME_OR_DIR[@REVISION]`."""
     vocabulary: int = 32_000
     """Pieces of the tokenizer of a model from scratch."""
+    romanize: bool = False
+    """Whether that tokenizer writes other scripts in Latin letters first; see `romanize`."""
     dim: int = 256
     """Dimensions of the vectors of a model from scratch."""
     layers: int = 4

@@ -101,7 +101,7 @@ class Trainee:
         rarity = np.log(counts.sum() / (counts + 1))
         (weights,) = self.module.parameters()
         with torch.no_grad():
-            weights *= torch.from_numpy(rarity / rarity.mean())[:, None].float()
+            weights.mul_(torch.from_numpy(rarity / rarity.mean())[:, None].float())
 
     def save(self, folder: Path) -> None:
         """Write a folder that sentence-transformers, and xbench, load."""

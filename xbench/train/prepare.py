@@ -76,10 +76,11 @@ def prepare(config: Config, cache: Path, data: Path | None) -> Prepared:
 
 def _tokenizer(config: Config, table: Table, files: Mapping[str, Path], cache: Path) -> "Tokenizer":
     """The tokenizer of the training text: kept in the cache, and always read from there."""
-    about = {**table.about, "data": asdict(config.data), "vocabulary": config.model.vocabulary, "version": 1}
+    size, romanize = config.model.vocabulary, config.model.romanize
+    about = {**table.about, "data": asdict(config.data), "vocabulary": size, "romanize": romanize, "version": 1}
     path = cache / "tokenizers" / f"{fingerprint(about)[:32]}.json"
     if not path.is_file():
-        made = train_tokenizer(used_texts(table, files, TOKENIZER_PAIRS), config.model.vocabulary)
+        made = train_tokenizer(used_texts(table, files, TOKENIZER_PAIRS), size, romanize)
         with atomic(path) as file:
             file.write(made.to_str().encode())
     return load_tokenizer(path)

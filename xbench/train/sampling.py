@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     """Row i of a batch: the question of row `queries[i]` and the passage of row `passages[i]` of a table."""
 
     mono: bool
-    """Whether all pairs are in one language, the same for all."""
+    """Whether each question is in the language of its passage."""
     queries: Ints
     passages: Ints
 
@@ -125,7 +125,7 @@ class Sampler:
                 second = self._passages.of(members, cells.passage_language[drawn], rng.random(count))
             self._add(first, second, queries, passages, seen)
             stale = stale + 1 if len(queries) == before else 0
-        return Batch(mono and language >= 0, np.array(queries, np.int64), np.array(passages, np.int64))
+        return Batch(mono, np.array(queries, np.int64), np.array(passages, np.int64))
 
     def _add(
         self, first: Ints, second: Ints, queries: list[int], passages: list[int], seen: tuple[set[int], set[int]]

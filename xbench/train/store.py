@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench.errors import DataError, IntegrityError
+from xbench.models import Role
 from xbench.progress import track
 from xbench.storage import atomic, fingerprint, sha256, storage
 from xbench.strictjson import read_json
@@ -194,7 +195,7 @@ class TokenStore(NamedTuple):
 def load_tokens(
     table: Table,
     files: Mapping[str, Path],
-    tokenize: Callable[[list[str], str], list[list[int]]],
+    tokenize: Callable[[list[str], Role], list[list[int]]],
     key: Mapping[str, Any],
     cache: Path,
 ) -> TokenStore:
@@ -224,7 +225,7 @@ def _write_tokens(
     folder: Path,
     table: Table,
     files: Mapping[str, Path],
-    tokenize: Callable[[list[str], str], list[list[int]]],
+    tokenize: Callable[[list[str], Role], list[list[int]]],
     advance: Callable[[int], None],
 ) -> None:
     counts: Counter[str] = Counter()
@@ -238,11 +239,12 @@ def _write_tokens(
             mine = table.used[row : row + len(block)]
             kept = [pair for pair, use in zip(block, mine, strict=True) if use]
             negatives = [text for pair in kept for text in pair.negatives]
-            for name, role, texts in (
+            parts: list[tuple[str, Role, list[str]]] = [
                 ("questions", "queries", [pair.question for pair in kept]),
                 ("passages", "passages", [pair.passage for pair in kept]),
                 ("negatives", "passages", negatives),
-            ):
+            ]
+            for name, role, texts in parts:
                 ids = tokenize(texts, role) if texts else []
                 lengths = np.zeros(len(ids) if name == "negatives" else len(block), np.int64)
                 lengths[slice(None) if name == "negatives" else mine] = [len(each) for each in ids]
