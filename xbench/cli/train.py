@@ -1,0 +1,98 @@
+"""`xbench train`."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xbench.cli.options import data_option, format_option, show_tables
+from xbench.errors import UsageError
+from xbench.sources import default_cache
+
+
+@click.command("train")
+@click.argument("config")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder of the run; the model is its `model`. [models/CONFIG]",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Instead of the config's, such as sampling.mode=x-y or training.seed=1; a TOML value; may be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Draw the batches and show what they are made of; train nothing.")
+@click.option("--threads", type=click.IntRange(1), help="To compute with. [all cores]")
+@data_option
+@format_option(json=False)
+def command(
+    config: str,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    threads: int | None,
+    data: Path | None,
+    format_: str | None,
+) -> None:
+    """Train a reference model by CONFIG, a TOML file or the name of a bundled one.
+
+    An interrupted run goes on where it stopped when called again; a finished one is not done again. In several
+    processes: `torchrun --nproc-per-node N -m xbench train CONFIG`.
+    """
+    from xbench.train.config import read_config
+
+    chosen = read_config(config, dict(_override(each) for each in overrides))
+    cache = default_cache()
+    if dry_run:
+        show_tables(_shares(chosen, cache, data), format_)
+        return
+    from xbench.train.loop import train
+
+    folder = output or Path("models") / Path(config).stem
+    words = ["xbench", "train", config, *(word for each in overrides for word in ("--set", each))]
+    click.echo(train(chosen, folder, cache=cache, data=data, threads=threads, command=shlex.join(words)))
+
+
+def _override(given: str) -> tuple[str, Any]:
+    """KEY=VALUE, the value as in TOML, or as text where it is no TOML."""
+    import tomllib
+
+    key, equals, value = given.partition("=")
+    if not equals:
+        raise UsageError(f"--set {given}: expected KEY=VALUE")
+    try:
+        return key.strip(), tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+# Batches drawn to see what they are made of, at most.
+DRAWN = 1_000
+
+
+def _shares(config: Any, cache: Path, data: Path | None) -> list[Any]:
+    from xbench.tables import Table
+    from xbench.train.prepare import find_files, read_table
+    from xbench.train.sampling import Sampler
+    from xbench.train.shares import shares
+
+    table = read_table(config, find_files(config.data, config.folder, data), cache)
+    t = config.training
+    sampler = Sampler(table, table.used & ~table.held_out, config.sampling, t.batch_size, t.seed)
+    batches = [sampler.batch(step) for step in range(min(t.steps, DRAWN))]
+    found = shares(sampler, table, batches)
+    left = [[reason, n] for reason, n in table.about["left_out"].items()]
+    training, held_out = int((table.used & ~table.held_out).sum()), int(table.held_out.sum())
+    pairs = [["for training", training], ["held out", held_out], *([f"left out: {r}", n] for r, n in left)]
+    short = sum(len(batch.queries) < t.batch_size for batch in batches)
+    tables = [Table("pairs", ["pairs", "number"], pairs)]
+    for what in dict.fromkeys(share.what for share in found):
+        rows = [[s.name, round(s.expected, 4), round(s.realised, 4), s.pairs] for s in found if s.what == what]
+        tables.append(Table(f"shares by {what}", [what, "by the formula", "drawn", "number"], rows))
+    tables.append(Table("batches drawn", ["batches", "of them short"], [[len(batches), short]]))
+    return tables
