@@ -94,7 +94,7 @@ class Report(NamedTuple):
         if not self.contaminated:
             return
         counts = ", ".join(f"{source} in {task}: {n}" for (source, task), n in sorted(self.counts.items()))
-        shown = "; ".join(f"{_short(e.text)} is in {e.found.task} {e.found.id}" for e in self.examples)
+        shown = "; ".join(f"{_short(e.text)!r} is in {e.found.task} {e.found.id}" for e in self.examples)
         raise DataError(
             f"{self.contaminated} of {self.pairs} training pairs hold texts of evaluation tasks ({counts}), such as "
             f"{shown}; expected none: leave a source out (data.without), drop these pairs and their translations "
@@ -109,7 +109,8 @@ class Report(NamedTuple):
             "groups": len(self.groups),
             "by": [{"source": source, "task": task, "pairs": n} for (source, task), n in sorted(self.counts.items())],
             "examples": [
-                {"source": e.source, "text": e.text, "task": e.found.task, "id": e.found.id} for e in self.examples
+                {"source": e.source, "text": _short(e.text), "task": e.found.task, "id": e.found.id}
+                for e in self.examples
             ],
         }
 
@@ -168,22 +169,15 @@ class Contamination:
     def _block(self, block: Sequence[str]) -> list[int | None]:
         """Which text of the tasks each normalised text of a block is the same as."""
         keys, owners, head = _keys(block)
-        holds: dict[int, int] = {}
-        for place, candidates in self._heads.proposals(keys):
-            t = int(owners[place])
-            for i in candidates.tolist():
-                if self._normal[i] in block[t]:
-                    holds[t] = min(i, holds.get(t, i))
-        inside: dict[int, int] = {}
-        owners = owners[head]
-        for place, candidates in self._runs.proposals(keys[head]):
-            t = int(owners[place])
-            if len(block[t]) >= LONGER * (DENSE if _DENSE.match(block[t]) else LONG):
-                for i in candidates.tolist():
-                    if block[t] in self._normal[i]:
-                        inside[t] = i
-                        break
-        return [self._equal.get(text, holds.get(t, inside.get(t))) for t, text in enumerate(block)]
+        found = {t: self._equal[text] for t, text in enumerate(block) if text in self._equal}
+        for t, i in self._heads.proposals(keys, owners):
+            if t not in found and self._normal[i] in block[t]:
+                found[t] = i
+        for t, i in self._runs.proposals(keys[head], owners[head]):
+            least = LONGER * (DENSE if _DENSE.match(block[t]) else LONG)
+            if t not in found and len(block[t]) >= least and block[t] in self._normal[i]:
+                found[t] = i
+        return [found.get(t) for t in range(len(block))]
 
     def search(self, pairs: Iterable[Pair]) -> Report:
         """Look up every text of every pair."""
@@ -217,13 +211,16 @@ class _Lookup:
         self._bits = np.zeros(1 << 24, bool)
         self._bits[hashes >> _HIGH] = True
 
-    def proposals(self, hashes: NDArray[np.uint64]) -> Iterator[tuple[int, NDArray[np.int32]]]:
-        """Of each hash that is there, its place among those asked for and the texts that have it, in their order."""
+    def proposals(self, hashes: NDArray[np.uint64], askers: NDArray[np.int32]) -> list[tuple[int, int]]:
+        """The (asker, text) of which the text has a hash that is the asker's, each once, in order."""
         places = np.flatnonzero(self._bits[hashes >> _HIGH])
         low = np.searchsorted(self._hashes, hashes[places], "left")
         high = np.searchsorted(self._hashes, hashes[places], "right")
+        found: set[tuple[int, int]] = set()
         for i in np.flatnonzero(low < high).tolist():
-            yield int(places[i]), self._owners[low[i] : high[i]]
+            asker = int(askers[places[i]])
+            found.update((asker, text) for text in self._owners[low[i] : high[i]].tolist())
+        return sorted(found)
 
 
 def _keys(block: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.bool_]]:
@@ -281,4 +278,4 @@ def _texts(pair: Pair) -> tuple[str, ...]:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:59]}…")
+    return text if len(text) <= 60 else f"{text[:59]}…"
