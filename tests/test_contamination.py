@@ -144,6 +144,10 @@ def test_an_equal_text_comes_first_then_one_that_is_held_then_the_tasks_order() 
 
 def test_a_report_counts_pairs_by_source_and_task() -> None:
     looked = Contamination([TaskText("one", "en:1", "Who was it?"), TaskText("two", "en:2", "It was me.")])
+    many = Contamination(TaskText("t", str(i), str(i)) for i in range(9)).search(
+        [pair("1", "2"), pair("2"), pair("3"), pair("4")]
+    )
+    assert [(e.text, e.found.id) for e in many.examples] == [("1", "1"), ("2", "2"), ("3", "3")]
     pairs = [
         pair("who was it", "it was me", "a", "left"),  # in both tasks, and one pair
         pair("who was it", "who was it", "b", "left"),
@@ -160,7 +164,6 @@ def test_a_report_counts_pairs_by_source_and_task() -> None:
     assert [(e.source, e.text, e.found.id) for e in report.examples] == [
         ("left", "who was it", "en:1"),
         ("left", "it was me", "en:2"),
-        ("left", "who was it", "en:1"),
     ]
     with pytest.raises(DataError) as caught:
         report.refuse()
@@ -182,7 +185,6 @@ def test_a_report_counts_pairs_by_source_and_task() -> None:
         "examples": [
             {"source": "left", "text": "who was it", "task": "one", "id": "en:1"},
             {"source": "left", "text": "it was me", "task": "two", "id": "en:2"},
-            {"source": "left", "text": "who was it", "task": "one", "id": "en:1"},
         ],
     }
     clean = looked.search([pairs[2]])

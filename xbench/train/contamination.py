@@ -79,7 +79,7 @@ class Report(NamedTuple):
     contaminated: int
     counts: Mapping[tuple[str, str], int]  # pairs by (source, task)
     groups: frozenset[str]  # of these pairs
-    examples: Sequence[Example]  # the first ones
+    examples: Sequence[Example]  # the first ones of different texts
 
     def keeps(self, pair: Pair) -> bool:
         """Whether a pair may stay: neither it nor a translation of it is contaminated."""
@@ -196,8 +196,9 @@ class Contamination:
                 contaminated += 1
                 groups.add(pair.group)
                 counts.update((pair.source, task) for task in {hit.task for hit in hits.values()})
-                room = EXAMPLES - len(examples)
-                examples += [Example(pair.source, text, hit) for text, hit in hits.items()][:room]
+                for text, hit in hits.items():
+                    if len(examples) < EXAMPLES and all(hit != other.found for other in examples):
+                        examples.append(Example(pair.source, text, hit))
         return Report(number, contaminated, counts, frozenset(groups), examples)
 
 
