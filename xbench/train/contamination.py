@@ -19,6 +19,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,10 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench.errors import DataError
-from xbench.readers import parts
+from xbench.readers import parts, pin
 from xbench.task import Task
 from xbench.train.pairs import Pair
 
+# The version of the rule above: raised when something else is found.
+RULE = 1
 # Characters that a task's text inside a training text must have: in general, and if it begins with Han or kana.
 LONG, DENSE = 20, 8
 # How many times as many a training text inside a task's must have.
@@ -136,8 +139,56 @@ def task_texts(tasks: Iterable[Task], data: Path | None = None, *, offline: bool
 class Contamination:
     """The texts of tasks, to look training texts up in."""
 
+    def __init__(self, tasks: Sequence[Task], data: Path | None = None, *, offline: bool = False) -> None:
+        """Note where the texts are; they are read when they are first asked for.
+
+        Raises:
+            XbenchError: as `readers.pin`.
+        """
+        self._tasks = [pin(task, data, offline=offline, passages=False) for task in tasks]
+        self._read = partial(task_texts, self._tasks, data, offline=offline)
+
+    @property
+    def key(self) -> list[object]:
+        """All that decides what is found, as a JSON value."""
+        return [RULE, *([task.name, task.version, task.sha256] for task in self._tasks)]
+
+    @cached_property
+    def _index(self) -> "_Index":
+        return _Index(self._read())
+
+    def found(self, texts: Sequence[str]) -> list[TaskText | None]:
+        """For each training text the text of a task that is the same, None if there is none; see `_Index.found`."""
+        return self._index.found(texts)
+
+    def search(self, pairs: Iterable[Pair]) -> Report:
+        """Look up every text of every pair."""
+        number = contaminated = 0
+        counts = Counter[tuple[str, str]]()
+        groups: set[str] = set()
+        examples: list[Example] = []
+        for block in _blocks(pairs, lambda pair: sum(map(len, _texts(pair)))):
+            texts = list(dict.fromkeys(text for pair in block for text in _texts(pair)))
+            same = {text: found for text, found in zip(texts, self.found(texts), strict=True) if found}
+            number += len(block)
+            for pair in block:
+                hits = {text: same[text] for text in _texts(pair) if text in same}
+                if not hits:
+                    continue
+                contaminated += 1
+                groups.add(pair.group)
+                counts.update((pair.source, task) for task in {hit.task for hit in hits.values()})
+                for text, hit in hits.items():
+                    if len(examples) < EXAMPLES and all(hit != other.found for other in examples):
+                        examples.append(Example(pair.source, text, hit))
+        return Report(number, contaminated, counts, frozenset(groups), examples)
+
+
+class _Index:
+    """Texts of tasks by what they hold."""
+
     def __init__(self, texts: Iterable[TaskText]) -> None:
-        """Index the texts of tasks (`task_texts`); of texts that are the same, the first counts."""
+        """Of texts that are the same, the first counts."""
         first: dict[str, TaskText] = {}
         for text in texts:
             first.setdefault(normal(text.text), text)
@@ -178,28 +229,6 @@ class Contamination:
             if t not in found and len(block[t]) >= least and block[t] in self._normal[i]:
                 found[t] = i
         return [found.get(t) for t in range(len(block))]
-
-    def search(self, pairs: Iterable[Pair]) -> Report:
-        """Look up every text of every pair."""
-        number = contaminated = 0
-        counts = Counter[tuple[str, str]]()
-        groups: set[str] = set()
-        examples: list[Example] = []
-        for block in _blocks(pairs, lambda pair: sum(map(len, _texts(pair)))):
-            texts = list(dict.fromkeys(text for pair in block for text in _texts(pair)))
-            same = {text: found for text, found in zip(texts, self.found(texts), strict=True) if found}
-            number += len(block)
-            for pair in block:
-                hits = {text: same[text] for text in _texts(pair) if text in same}
-                if not hits:
-                    continue
-                contaminated += 1
-                groups.add(pair.group)
-                counts.update((pair.source, task) for task in {hit.task for hit in hits.values()})
-                for text, hit in hits.items():
-                    if len(examples) < EXAMPLES and all(hit != other.found for other in examples):
-                        examples.append(Example(pair.source, text, hit))
-        return Report(number, contaminated, counts, frozenset(groups), examples)
 
 
 class _Lookup:
