@@ -57,7 +57,7 @@ DOORS = {
 }
 # Nothing but the ranking rule orders passages; these files sort other things by themselves.
 MAY_SORT = {"ranking.py", "ranks.py", "index.py", "measures.py", "parquet.py", "stats.py", "top.py", "trec.py"} | {
-    "contamination.py",
+    "overlap.py",
     "sampling.py",
 }
 

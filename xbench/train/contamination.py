@@ -1,59 +1,23 @@
-"""Which training pairs hold a text of an evaluation task, so that a zero-shot claim would be wrong.
+"""Which training pairs hold a text of an evaluation task, so that a claim to be zero-shot on it would be wrong.
 
-Texts are compared by their letters, marks and numbers: Unicode NFKC, case folded, all else taken out. A training text
-(question, passage or hard negative) and a task's question or passage are the same if
-
-- they are equal, however short;
-- the training text holds the task's, which has at least 20 characters or begins with 8 Han or kana;
-- the task's holds the training text, which has at least 40 characters, or 16 and begins with 8 Han or kana: of shorter
-  ones, what was found in real data were names and everyday phrases.
-
-That is all: a paraphrase, a translation or an edited copy is not found, nor are two texts of which each has an end that
-the other lacks. Of passages too many to hold (MIRACL, Mr. TyDi) nothing is looked at; of their task, the questions.
-
-Hashes only propose; what they propose is compared, so nothing is found or missed by accident. A block of texts costs
-some passes of NumPy over its characters. Held are the tasks' texts, and 12 bytes for each of their characters.
+Every text of a pair (question, passage, hard negatives) is held against every question and passage of the tasks, by
+the rule of `overlap`. Of passages too many to hold (MIRACL, Mr. TyDi) nothing is looked at; of their task, the
+questions.
 """
 
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, NamedTuple
 
 from xbench.errors import DataError
 from xbench.readers import parts, pin
 from xbench.task import Task
+from xbench.train.overlap import RULE, Index, TaskText, blocks
 from xbench.train.pairs import Pair
 
-# The version of the rule above: raised when something else is found.
-RULE = 1
-# Characters that a task's text inside a training text must have: in general, and if it begins with Han or kana.
-LONG, DENSE = 20, 8
-# How many times as many a training text inside a task's must have.
-LONGER = 2
-# Characters that are hashed at once.
-BLOCK = 1 << 19
 EXAMPLES = 3
-# Of the polynomial hashes: any odd number with bits all over.
-BASE = 0x9E3779B97F4A7C15
-# What is left of a hash is its place in a table of bits.
-_HIGH = np.uint64(40)
-_DENSE = re.compile(f"[\u3005-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]{{{DENSE}}}")
-Item = TypeVar("Item")
-
-
-class TaskText(NamedTuple):
-    """A question or passage of a task; `id` is its query_id or doc_id."""
-
-    task: str
-    id: str
-    text: str
 
 
 class Example(NamedTuple):
@@ -64,63 +28,35 @@ class Example(NamedTuple):
     found: TaskText
 
 
-class _Kept(dict[int, int | None]):
-    """Each character to itself or to nothing, found out when it is first asked for."""
-
-    def __missing__(self, code: int) -> int | None:
-        self[code] = code if unicodedata.category(chr(code))[0] in "LMN" else None
-        return self[code]
-
-
-_KEPT = _Kept()
-
-
 class Report(NamedTuple):
-    """What `Contamination.search` found among `pairs` pairs."""
+    """What `Contamination.search` found."""
 
-    pairs: int
+    pairs: int  # that were looked up
     contaminated: int
-    counts: Mapping[tuple[str, str], int]  # pairs by (source, task)
-    groups: frozenset[str]  # of these pairs
+    counts: Mapping[tuple[str, str], int]  # contaminated pairs by (source, task)
     examples: Sequence[Example]  # the first ones of different texts
 
-    def keeps(self, pair: Pair) -> bool:
-        """Whether a pair may stay: neither it nor a translation of it is contaminated."""
-        return pair.group not in self.groups
-
-    def refuse(self) -> None:
-        """Do nothing if nothing was found.
-
-        Raises:
-            DataError: something was.
-        """
-        if not self.contaminated:
-            return
+    def refuse(self) -> DataError:
+        """The error for data that must not hold what was found."""
         counts = ", ".join(f"{source} in {task}: {n}" for (source, task), n in sorted(self.counts.items()))
         shown = "; ".join(f"{_short(e.text)!r} is in {e.found.task} {e.found.id}" for e in self.examples)
-        raise DataError(
-            f"{self.contaminated} of {self.pairs} training pairs hold texts of evaluation tasks ({counts}), such as "
-            f"{shown}; expected none: leave a source out (data.without), drop these pairs and their translations "
-            '(data.contaminated = "drop"), or take the task from data.clean_of and claim no zero-shot result on it'
+        return DataError(
+            f"{self.contaminated} training pairs hold texts of evaluation tasks ({counts}), such as {shown}; expected "
+            "none: leave a source out ([data] without), drop them and their translations ([data] contaminated = "
+            '"drop"), or take the task from [data] clean_of and do not call results on it zero-shot'
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What a run's record says of it."""
+        """What a run's record says of the pairs that were dropped."""
         return {
-            "pairs": self.pairs,
+            "dropped": self.pairs,
             "contaminated": self.contaminated,
-            "groups": len(self.groups),
             "by": [{"source": source, "task": task, "pairs": n} for (source, task), n in sorted(self.counts.items())],
             "examples": [
                 {"source": e.source, "text": _short(e.text), "task": e.found.task, "id": e.found.id}
                 for e in self.examples
             ],
         }
-
-
-def normal(text: str) -> str:
-    """The letters, marks and numbers of a text, NFKC and case folded."""
-    return unicodedata.normalize("NFKC", text).casefold().translate(_KEPT)
 
 
 def task_texts(tasks: Iterable[Task], data: Path | None = None, *, offline: bool = False) -> Iterator[TaskText]:
@@ -137,170 +73,50 @@ def task_texts(tasks: Iterable[Task], data: Path | None = None, *, offline: bool
 
 
 class Contamination:
-    """The texts of tasks, to look training texts up in."""
+    """Tasks, to look training pairs up in; their texts are read when they are first asked for."""
 
     def __init__(self, tasks: Sequence[Task], data: Path | None = None, *, offline: bool = False) -> None:
-        """Note where the texts are; they are read when they are first asked for.
+        """Note where the texts are.
 
         Raises:
             XbenchError: as `readers.pin`.
         """
         self._tasks = [pin(task, data, offline=offline, passages=False) for task in tasks]
-        self._read = partial(task_texts, self._tasks, data, offline=offline)
+        self._data, self._offline = data, offline
 
     @property
-    def key(self) -> list[object]:
+    def key(self) -> list[Any]:
         """All that decides what is found, as a JSON value."""
         return [RULE, *([task.name, task.version, task.sha256] for task in self._tasks)]
 
     @cached_property
-    def _index(self) -> "_Index":
-        return _Index(self._read())
+    def _index(self) -> Index:
+        return Index(task_texts(self._tasks, self._data, offline=self._offline))
 
-    def found(self, texts: Sequence[str]) -> list[TaskText | None]:
-        """For each training text the text of a task that is the same, None if there is none; see `_Index.found`."""
-        return self._index.found(texts)
+    def found(self, pairs: Sequence[Pair]) -> list[dict[str, TaskText]]:
+        """Of each pair, its texts that are the same as one of a task, and that one.
+
+        Raises:
+            XbenchError: as `readers.parts`.
+        """
+        texts = list(dict.fromkeys(text for pair in pairs for text in _texts(pair)))
+        same = {text: found for text, found in zip(texts, self._index.found(texts), strict=True) if found}
+        return [{text: same[text] for text in _texts(pair) if text in same} for pair in pairs]
 
     def search(self, pairs: Iterable[Pair]) -> Report:
-        """Look up every text of every pair."""
+        """Look up pairs, a block of them held at a time; errors as `found`."""
         number = contaminated = 0
         counts = Counter[tuple[str, str]]()
-        groups: set[str] = set()
         examples: list[Example] = []
-        for block in _blocks(pairs, lambda pair: sum(map(len, _texts(pair)))):
-            texts = list(dict.fromkeys(text for pair in block for text in _texts(pair)))
-            same = {text: found for text, found in zip(texts, self.found(texts), strict=True) if found}
+        for block in blocks(pairs, lambda pair: sum(map(len, _texts(pair)))):
             number += len(block)
-            for pair in block:
-                hits = {text: same[text] for text in _texts(pair) if text in same}
-                if not hits:
-                    continue
-                contaminated += 1
-                groups.add(pair.group)
+            for pair, hits in zip(block, self.found(block), strict=True):
+                contaminated += bool(hits)
                 counts.update((pair.source, task) for task in {hit.task for hit in hits.values()})
                 for text, hit in hits.items():
                     if len(examples) < EXAMPLES and all(hit != other.found for other in examples):
                         examples.append(Example(pair.source, text, hit))
-        return Report(number, contaminated, counts, frozenset(groups), examples)
-
-
-class _Index:
-    """Texts of tasks by what they hold."""
-
-    def __init__(self, texts: Iterable[TaskText]) -> None:
-        """Of texts that are the same, the first counts."""
-        first: dict[str, TaskText] = {}
-        for text in texts:
-            first.setdefault(normal(text.text), text)
-        first.pop("", None)
-        self._texts = list(first.values())
-        self._normal = list(first)
-        self._equal = {text: i for i, text in enumerate(self._normal)}
-        done, hashes, owners, heads = 0, [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, bool)]
-        for block in _blocks(self._normal, len):
-            keys, places, head = _keys(block)
-            hashes.append(keys)
-            owners.append(places + np.int32(done))
-            heads.append(head)
-            done += len(block)
-        keys, places, head = np.concatenate(hashes), np.concatenate(owners), np.concatenate(heads)
-        self._heads, self._runs = _Lookup(keys[head], places[head]), _Lookup(keys, places)
-
-    def found(self, texts: Sequence[str]) -> list[TaskText | None]:
-        """For each training text the text of a task that is the same, None if there is none.
-
-        Of several an equal one, else one that it holds, else one that holds it; the first of these in the tasks' order.
-        """
-        return [
-            None if i is None else self._texts[i]
-            for block in _blocks([normal(text) for text in texts], len)
-            for i in self._block(block)
-        ]
-
-    def _block(self, block: Sequence[str]) -> list[int | None]:
-        """Which text of the tasks each normalised text of a block is the same as."""
-        keys, owners, head = _keys(block)
-        found = {t: self._equal[text] for t, text in enumerate(block) if text in self._equal}
-        for t, i in self._heads.proposals(keys, owners):
-            if t not in found and self._normal[i] in block[t]:
-                found[t] = i
-        for t, i in self._runs.proposals(keys[head], owners[head]):
-            least = LONGER * (DENSE if _DENSE.match(block[t]) else LONG)
-            if t not in found and len(block[t]) >= least and block[t] in self._normal[i]:
-                found[t] = i
-        return [found.get(t) for t in range(len(block))]
-
-
-class _Lookup:
-    """Which texts have a hash."""
-
-    def __init__(self, hashes: NDArray[np.uint64], owners: NDArray[np.int32]) -> None:
-        order = np.argsort(hashes, kind="stable")
-        self._hashes, self._owners = hashes[order], owners[order]
-        # Nearly all that is asked for is not there, which one look into a table of bits tells.
-        self._bits = np.zeros(1 << 24, bool)
-        self._bits[hashes >> _HIGH] = True
-
-    def proposals(self, hashes: NDArray[np.uint64], askers: NDArray[np.int32]) -> list[tuple[int, int]]:
-        """The (asker, text) of which the text has a hash that is the asker's, each once, in order."""
-        places = np.flatnonzero(self._bits[hashes >> _HIGH])
-        low = np.searchsorted(self._hashes, hashes[places], "left")
-        high = np.searchsorted(self._hashes, hashes[places], "right")
-        found: set[tuple[int, int]] = set()
-        for i in np.flatnonzero(low < high).tolist():
-            asker = int(askers[places[i]])
-            found.update((asker, text) for text in self._owners[low[i] : high[i]].tolist())
-        return sorted(found)
-
-
-def _keys(block: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.bool_]]:
-    """A hash of what stands at each place of each text of a block: enough to propose all that begins there.
-
-    It is of the next DENSE characters if these are all Han or kana, else of the next LONG; a place with fewer has none.
-
-    Returns:
-        Of all n places that have one: the hashes (n,), the number of the text in the block (n,), whether the place is
-        the text's first (n,).
-    """
-    lengths = np.array([len(text) for text in block], np.int64) + 1  # with the line feed after each
-    codes = np.frombuffer(("\n".join(block) + "\n" * (LONG + 1)).encode("utf-32-le"), np.uint32).astype(np.uint64)
-    size = int(lengths.sum())
-    ends = np.cumsum(lengths)
-    owners = np.repeat(np.arange(len(block), dtype=np.int32), lengths)
-    left = np.repeat(ends - 1, lengths) - np.arange(size)
-    head = np.zeros(size, bool)
-    head[ends - lengths] = True
-
-    # Of the run of n characters that begins at each place: its hash, c[0] B^(n-1) + ... + c[n-1] modulo 2^64, and
-    # whether all of it is Han or kana; from those of its halves.
-    of = {1: codes}
-    han = ((codes >= 0x3005) & (codes <= 0x30FF)) | ((codes >= 0x3400) & (codes <= 0x9FFF)) | (codes >= 0x20000)
-    for half in (1, 2, 4, 8):
-        of[2 * half] = of[half][:-half] * _power(half) + of[half][half:]
-        if 2 * half <= DENSE:
-            han = han[:-half] & han[half:]
-    dense, han = of[8][:size], han[:size]
-    long = of[16][:size] * _power(4) + of[4][16 : 16 + size]
-    there = han | (left >= LONG)
-    return np.where(han, dense, long)[there], owners[there], head[there]
-
-
-def _power(n: int) -> np.uint64:
-    return np.uint64(pow(BASE, n, 1 << 64))
-
-
-def _blocks(items: Iterable[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """The items in order, together as long as they have at most BLOCK characters."""
-    block: list[Item] = []
-    total = 0
-    for item in items:
-        if block and total + size(item) > BLOCK:
-            yield block
-            block, total = [], 0
-        block.append(item)
-        total += size(item)
-    if block:
-        yield block
+        return Report(number, contaminated, counts, examples)
 
 
 def _texts(pair: Pair) -> tuple[str, ...]:
