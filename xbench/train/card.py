@@ -81,10 +81,10 @@ def card(about: Mapping[str, Any]) -> str:
     what = BASES.get(base) or f"{_escaped(named)}{_escaped(f' at revision {revision}') if revision else ''}, fine-tuned"
     parts = [
         f"---\n{''.join(_yaml(key, value) for key, value in front.items())}---",
-        f"# A reference model for multilingual retrieval: {MODES[mode]}",
+        f"# A reference model for multilingual retrieval ({mode})",
         f"It maps questions and passages in {len(languages)} languages ({_escaped(', '.join(languages))}) to vectors; "
         "the higher their cosine, the better the passage answers the question. It was trained by xbench to compare "
-        f"ways of training, not for production. The model is {what}.",
+        f"ways of training, not for production. The model is {what}, trained on {MODES[mode]}.",
         "## Use",
         _fenced(_USE, "python"),
         "Or evaluate it: `xbench run FOLDER -t xquad-r`.",
@@ -242,7 +242,7 @@ def _quoted(text: str) -> str:
 def _escaped(value: object) -> str:
     """Text of one line in which nothing is Markdown, HTML or a link."""
     line = " ".join(str(value).split())
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~$&:@])", r"\\\1", "".join(c for c in line if c.isprintable()))
+    return re.sub(r"([\\`*_\[\]<>|~$&:@])", r"\\\1", "".join(c for c in line if c.isprintable()))
 
 
 def _table(heads: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

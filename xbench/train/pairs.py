@@ -93,8 +93,9 @@ def _pair(values: dict[str, Any], where: str) -> Pair:
             f"{where}: {strange[0]!r} is no column of pairs; expected {', '.join(REQUIRED)} and, if need be, "
             f"{', '.join(OPTIONAL)}; take it out"
         )
-    given = {name: value for name, value in values.items() if value is not None or name in REQUIRED}
-    texts = {"passage_lang": values["lang"], "kind": "qa", "source": "", "negatives": [], **given}
+    texts = {name: values[name] for name in REQUIRED}  # first: what is wrong is not blamed on its copy
+    texts |= {"passage_lang": values["lang"], "kind": "qa", "source": "", "negatives": []}
+    texts |= {name: values[name] for name in OPTIONAL if values.get(name) is not None}
     negatives = texts.pop("negatives")
     for name, text in texts.items():
         if type(text) is not str:
