@@ -607,6 +607,8 @@ def test_pairs_of_languages(here: Path, own_cache: Path, capsys: pytest.CaptureF
         assert part.collection.queries[query][0].text == "tea? ar-de"
     result = evaluate(load("hash"), task, ["AP"], plan=Plan(own_cache))
     assert [c.values["AP"] for c in result.cells] == [1.0] * 4
+    mono = vary(task, settings=["mono"])
+    assert [part.cells[0].name for part in readers.check(mono)] == list(mono.counts) == ["mono/ar", "mono/de"]
     cross = make(folder, "--pairs", "query-passage", "--settings", "cross")
     assert [c.name for c in cross.cells()] == ["cross/ar-de", "cross/de-ar"] and len(cross.sources) == 6
     # Without it, a subset is a language of its own.

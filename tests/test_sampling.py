@@ -13,6 +13,7 @@ from scipy.stats import chisquare
 
 from xbench.errors import DataError
 from xbench.train.config import Data, Sampling
+from xbench.train.pairs import file_pairs
 from xbench.train.sampling import Batch, Sampler
 from xbench.train.shares import shares
 from xbench.train.store import Table, load_table
@@ -31,7 +32,7 @@ def table_of(lines: list[dict[str, str]], folder: Path, **data: object) -> Table
     path = folder / "pairs.jsonl"
     path.write_text("".join(json.dumps(each) + "\n" for each in lines), encoding="utf-8")
     chosen = Data(files=("pairs.jsonl",), **{"holdout": 0.0, **data})  # type: ignore[arg-type]
-    return load_table(chosen, {"pairs.jsonl": path}, folder / "cache")
+    return load_table(chosen, {"pairs.jsonl": file_pairs(path)}, folder / "cache")
 
 
 def world(counts: dict[tuple[str, str, tuple[str, ...]], int]) -> list[dict[str, str]]:

@@ -19,6 +19,8 @@ from xbench.storage import atomic, storage
 KEY = b"xbench"
 # Rows of somebody's file that are held at once.
 BATCH = 10_000
+# Bytes of a column of it that are read at once.
+BUFFER = 1 << 20
 
 
 def write(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -95,7 +97,8 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
         raise DataError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; expected a Parquet file")
     with storage(path, "read"), path.open("rb") as raw:
         try:
-            file = pq.ParquetFile(raw)
+            # By default Arrow holds every row group that it has read: the whole file in the end.
+            file = pq.ParquetFile(raw, pre_buffer=False, buffer_size=BUFFER)
         except (pa.ArrowException, OSError) as error:  # OSError: of what it holds
             what = " ".join(str(error).split())[:200]
             raise DataError(f"{path}: not a Parquet file: {what}") from error

@@ -171,6 +171,10 @@ def _varied(task: Task, varied: Mapping[str, Any]) -> Task:
         counts = {key: some for key, some in task.counts.items() if key in names}
         golden = {key: _within(rows, kept) for key, rows in task.golden.items() if key in names}
         task = replace(task, shared=shared, counts=counts, golden=golden)
+    elif task.pools == "cell":
+        names = {cell.name for cell in task.cells()}
+        counts = {key: some for key, some in task.counts.items() if key in names}
+        task = replace(task, counts=counts, golden={key: rows for key, rows in task.golden.items() if key in names})
     if not task.cells():
         raise UsageError(f"task {task.name}: no cell is left of {dict(varied)}")
     return replace(task, varied=dict(varied))

@@ -81,7 +81,7 @@ def _shares(config: Any, cache: Path, data: Path | None) -> list[Any]:
     from xbench.train.sampling import Sampler
     from xbench.train.shares import shares
 
-    table = read_table(config, find_files(config.data, config.folder, data), cache)
+    table = read_table(config, find_files(config.data, config.folder, data), cache, data)
     t = config.training
     sampler = Sampler(table, table.used & ~table.held_out, config.sampling, t.batch_size, t.seed)
     batches = [sampler.batch(step) for step in range(min(t.steps, DRAWN))]

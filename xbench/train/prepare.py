@@ -1,5 +1,6 @@
 """All that a run needs before its first step: the pairs' columns, a model, the pairs as its tokens."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +12,12 @@ from numpy.typing import NDArray
 from xbench.errors import DataError
 from xbench.models.checkpoint import quiet
 from xbench.storage import atomic, fingerprint
+from xbench.tasks import select
 from xbench.train.config import Config, Data
+from xbench.train.contamination import Contamination
 from xbench.train.encoder import Trainee
+from xbench.train.from_tasks import PREFIX, task_pairs
+from xbench.train.pairs import Pairs, file_pairs, stream
 from xbench.train.scratch import TOKENIZER_PAIRS, load_tokenizer, static_model, tiny_model, train_tokenizer
 from xbench.train.store import Table, Tokens, TokenStore, load_table, load_tokens, used_texts
 
@@ -29,26 +34,45 @@ class Prepared(NamedTuple):
     trainee: Trainee
 
 
-def find_files(data: Data, beside: Path, folder: Path | None) -> dict[str, Path]:
-    """The files of pairs: in the data folder, else beside the config.
+def find_files(data: Data, beside: Path, folder: Path | None) -> dict[str, Pairs]:
+    """The pairs of files, in the data folder, else beside the config, and of tasks (`task:NAME`).
 
     Raises:
         DataError: a file is in neither.
+        XbenchError: as `task_pairs`.
     """
     found = {}
     for name in data.files:
+        if name.startswith(PREFIX):
+            (task,) = select([name.removeprefix(PREFIX)])
+            found[name] = task_pairs(task, folder)
+            continue
         places = [place / name for place in (folder, beside) if place is not None]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             cure = "put it there, or name its folder by --data" if folder is None else "put it there"
             raise DataError(f"[data] files: no {' and no '.join(str(place) for place in places)}; {cure}")
-        found[name] = path
+        found[name] = file_pairs(path)
     return found
 
 
-def read_table(config: Config, files: Mapping[str, Path], cache: Path) -> Table:
-    """The pairs' columns, and which of them the config uses."""
-    return load_table(config.data, files, cache)
+def read_table(config: Config, files: Mapping[str, Pairs], cache: Path, folder: Path | None) -> Table:
+    """The pairs' columns, and which of them the config uses; `folder` holds the sources of tasks, as `--data`.
+
+    Raises:
+        DataError: pairs have texts of tasks that the config wants to be clean of, and does not drop them.
+    """
+    if not config.data.clean_of:
+        return load_table(config.data, files, cache)
+    contamination = Contamination(select(list(config.data.clean_of)), folder)
+    table = load_table(config.data, files, cache, contamination)
+    about = {**table.about, "clean_of": contamination.key}
+    if table.contaminated.any():
+        report = contamination.search(itertools.compress(stream(files), table.contaminated))
+        if config.data.contaminated == "refuse":
+            raise report.refuse()
+        about["contamination"] = report.to_json()
+    return table._replace(about=about)
 
 
 def prepare(config: Config, cache: Path, data: Path | None) -> Prepared:
@@ -60,7 +84,7 @@ def prepare(config: Config, cache: Path, data: Path | None) -> Prepared:
         DataError, UsageError: see `load_table`, `Trainee`.
     """
     files = find_files(config.data, config.folder, data)
-    table = read_table(config, files, cache)
+    table = read_table(config, files, cache, data)
     base = config.model.base
     if base in ("static", "tiny"):
         tokenizer = _tokenizer(config, table, files, cache)
@@ -74,7 +98,7 @@ def prepare(config: Config, cache: Path, data: Path | None) -> Prepared:
     return Prepared(table, tokens, trainee)
 
 
-def _tokenizer(config: Config, table: Table, files: Mapping[str, Path], cache: Path) -> "Tokenizer":
+def _tokenizer(config: Config, table: Table, files: Mapping[str, Pairs], cache: Path) -> "Tokenizer":
     """The tokenizer of the training text: kept in the cache, and always read from there."""
     size, romanize = config.model.vocabulary, config.model.romanize
     about = {**table.about, "data": asdict(config.data), "vocabulary": size, "romanize": romanize, "version": 1}

@@ -5,6 +5,7 @@ both lie in the cache under a hash of what made them. A folder's manifest is wri
 """
 
 import hashlib
+import itertools
 import json
 import shutil
 import tempfile
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 from xbench.errors import DataError, IntegrityError
 from xbench.models import Role
 from xbench.progress import track
-from xbench.storage import atomic, fingerprint, sha256, storage
+from xbench.storage import atomic, fingerprint, storage
 from xbench.strictjson import read_json
 from xbench.train.config import KINDS, Data
-from xbench.train.pairs import Pair, read_pairs
+from xbench.train.contamination import Contamination
+from xbench.train.pairs import Advance, Pair, Pairs, stream
 
 Ints = NDArray[Any]
 # Columns of a row. Groups and texts are 64 bits of BLAKE2b: no list of names is held, and two of 100 million
@@ -52,6 +54,8 @@ class Table(NamedTuple):
     """(n,): kept by the config's sources, languages, limits and tasks to be clean of."""
     held_out: NDArray[np.bool_]
     """(n,): of those used, for validation alone."""
+    contaminated: NDArray[np.bool_]
+    """(n,): would be used, but they or their translations have a text of a task to be clean of."""
     about: dict[str, Any]
     """The files' names and SHA-256, and how many rows were left out for what reason: JSON values."""
 
@@ -68,45 +72,42 @@ def hash64(text: str) -> int:
 
 def load_table(
     data: Data,
-    files: Mapping[str, Path],
+    files: Mapping[str, Pairs],
     cache: Path,
-    *,
-    clean: Callable[[Pair], bool] = lambda _: True,
-    clean_key: object = None,
+    contamination: Contamination | None = None,
 ) -> Table:
     """The columns of files, made if they are not in the cache, and the rows that a config uses.
 
     Args:
         data: what to use.
-        files: name -> path of each file.
+        files: name -> the pairs of each file or task.
         cache: xbench's.
-        clean: whether a pair has no text of an evaluation task.
-        clean_key: JSON value that identifies `clean`.
+        contamination: the tasks to be clean of.
 
     Raises:
         DataError: a line that is no pair; nothing left to train on.
         StorageError, IntegrityError: the cache.
     """
-    hashes = {name: sha256(path) for name, path in files.items()}
-    key = fingerprint({"files": list(hashes.values()), "clean": clean_key, "version": 1})
+    hashes = {name: pairs.sha256 for name, pairs in files.items()}
+    key = fingerprint({"files": list(hashes.values()), "clean_of": contamination and contamination.key, "version": 1})
     folder = cache / "pairs" / key[:32]
     if not (folder / "manifest.json").is_file():
-        total = sum(path.stat().st_size for path in files.values())
+        total = sum(pairs.size for pairs in files.values())
         with _folder(folder) as part, track("reading pairs", total, "bytes") as advance:
-            _write_columns(part, files, clean, advance)
+            _write_columns(part, files, contamination, advance)
     manifest: Any = read_json(folder / "manifest.json")
     columns = {name: _mapped(folder / name, dtype, manifest["rows"]) for name, dtype in COLUMNS.items()}
     return _select(data, columns, manifest["languages"], manifest["sources"], {"files": hashes})
 
 
 def _write_columns(
-    folder: Path, files: Mapping[str, Path], clean: Callable[[Pair], bool], advance: Callable[[int], None]
+    folder: Path, files: Mapping[str, Pairs], contamination: Contamination | None, advance: Advance
 ) -> None:
     languages: dict[str, int] = {}
     sources: dict[str, int] = {}
     rows = 0
     with _Files(folder) as out:
-        for block in blocks(pair for path in files.values() for pair in read_pairs(path, advance)):
+        for block in blocks(stream(files, advance)):
             values: dict[str, list[int]] = {name: [] for name in COLUMNS}
             for pair in block:
                 values["group"].append(hash64(pair.group))
@@ -117,7 +118,8 @@ def _write_columns(
                 values["kind"].append(KINDS.index(pair.kind))
                 values["source"].append(sources.setdefault(pair.source, len(sources)))
                 values["negatives"].append(len(pair.negatives))
-                values["contaminated"].append(not clean(pair))
+            hits: Sequence[object] = contamination.found(block) if contamination else [None] * len(block)
+            values["contaminated"] = [bool(some) for some in hits]
             if len(languages) > 64:
                 raise DataError(f"pairs of {len(languages)} languages, such as {[*languages][64]!r}; at most 64")
             for name, dtype in COLUMNS.items():
@@ -150,7 +152,10 @@ def _select(
     keep("sources", np.isin(source, wanted))
     chosen = [i for i, name in enumerate(languages) if name in (data.languages or languages)]
     keep("languages", np.isin(columns["language"], chosen) & np.isin(columns["passage_language"], chosen))
-    keep("contaminated", columns["contaminated"] == 0)
+    # A translation of what is in a task goes with it.
+    found = used & (columns["contaminated"] > 0)
+    contaminated = used & np.isin(columns["group"], columns["group"][found])
+    keep("contaminated", ~contaminated)
     for name, limit in data.limits.items():
         mine = (columns["language"] == languages.index(name)) & used
         share = min(1.0, limit / max(1, int(mine.sum())))
@@ -158,7 +163,8 @@ def _select(
     if not used.any():
         raise DataError(f"no pair is left to train on; left out: {left_out}")
     held_out = used & (_uniform(columns["group"], 1) < data.holdout)
-    return Table(columns, languages, sources, used, held_out, {**about, "rows": len(used), "left_out": left_out})
+    about |= {"rows": len(used), "left_out": left_out}
+    return Table(columns, languages, sources, used, held_out, contaminated, about)
 
 
 def _uniform(groups: Ints, salt: int) -> NDArray[np.float64]:
@@ -194,7 +200,7 @@ class TokenStore(NamedTuple):
 
 def load_tokens(
     table: Table,
-    files: Mapping[str, Path],
+    files: Mapping[str, Pairs],
     tokenize: Callable[[list[str], Role], list[list[int]]],
     key: Mapping[str, Any],
     cache: Path,
@@ -224,7 +230,7 @@ def load_tokens(
 def _write_tokens(
     folder: Path,
     table: Table,
-    files: Mapping[str, Path],
+    files: Mapping[str, Pairs],
     tokenize: Callable[[list[str], Role], list[list[int]]],
     advance: Callable[[int], None],
 ) -> None:
@@ -235,7 +241,7 @@ def _write_tokens(
         for name in ("questions", "passages", "negatives"):
             out.append(f"{name}.offsets", np.zeros(1, np.int64))
             out.append(f"{name}.ids", np.zeros(0, np.int32))
-        for block in blocks(pair for path in files.values() for pair in read_pairs(path)):
+        for block in blocks(stream(files)):
             mine = table.used[row : row + len(block)]
             kept = [pair for pair, use in zip(block, mine, strict=True) if use]
             negatives = [text for pair in kept for text in pair.negatives]
@@ -257,20 +263,16 @@ def _write_tokens(
     _manifest(folder, dict(counts))
 
 
-def used_texts(table: Table, files: Mapping[str, Path], most: int) -> Iterator[str]:
+def used_texts(table: Table, files: Mapping[str, Pairs], most: int) -> Iterator[str]:
     """The texts that are trained on, of at most about `most` pairs a language, for a tokenizer to be trained on."""
     language = table.columns["language"]
     use = table.used & ~table.held_out
     share = [most / max(1, int((use & (language == i)).sum())) for i in range(len(table.languages))]
     use &= _uniform(np.arange(len(use), dtype=np.uint64), 3) < np.array(share)[language]
-    row = 0
-    for path in files.values():
-        for pair in read_pairs(path):
-            if use[row]:
-                yield pair.question
-                if pair.passage != pair.question:
-                    yield pair.passage
-            row += 1
+    for pair in itertools.compress(stream(files), use):
+        yield pair.question
+        if pair.passage != pair.question:
+            yield pair.passage
 
 
 def blocks(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
