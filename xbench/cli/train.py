@@ -76,7 +76,7 @@ DRAWN = 1_000
 
 
 def _shares(config: Any, cache: Path, data: Path | None) -> list[Any]:
-    from xbench.tables import Table
+    from xbench.tables import Table, Value
     from xbench.train.prepare import find_files, read_table
     from xbench.train.sampling import Sampler
     from xbench.train.shares import shares
@@ -88,11 +88,17 @@ def _shares(config: Any, cache: Path, data: Path | None) -> list[Any]:
     found = shares(sampler, table, batches)
     left = [[reason, n] for reason, n in table.about["left_out"].items()]
     training, held_out = int((table.used & ~table.held_out).sum()), int(table.held_out.sum())
-    pairs = [["for training", training], ["held out", held_out], *([f"left out: {r}", n] for r, n in left)]
+    pairs: list[list[Value]] = [
+        ["for training", training],
+        ["held out", held_out],
+        *([f"left out: {r}", n] for r, n in left),
+    ]
     short = sum(len(batch.queries) < t.batch_size for batch in batches)
     tables = [Table("pairs", ["pairs", "number"], pairs)]
     for what in dict.fromkeys(share.what for share in found):
-        rows = [[s.name, round(s.expected, 4), round(s.realised, 4), s.pairs] for s in found if s.what == what]
+        rows: list[list[Value]] = [
+            [s.name, round(s.expected, 4), round(s.realised, 4), s.pairs] for s in found if s.what == what
+        ]
         tables.append(Table(f"shares by {what}", [what, "by the formula", "drawn", "number"], rows))
     tables.append(Table("batches drawn", ["batches", "of them short"], [[len(batches), short]]))
     return tables

@@ -21,6 +21,8 @@ from xbench.strictjson import read_json
 if TYPE_CHECKING:
     import torch
 
+    from xbench.train.distributed import World
+
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -130,20 +132,30 @@ def restore_optimizer(optimizer: "torch.optim.Optimizer", tensors: "Mapping[str,
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def rng_tensors() -> "dict[str, torch.Tensor]":
-    """The states of torch's generators: the processor's and, where there is one, the accelerator's."""
+def rng_tensors(world: "World") -> "dict[str, torch.Tensor]":
+    """The states of torch's generators in every process: the processor's, and the accelerator's where there is one."""
     import torch
 
-    found = {"rng.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        found["rng.cuda"] = torch.cuda.get_rng_state()
-    return found
+    mine = {"cpu": torch.get_rng_state()}
+    if world.device.type == "cuda":
+        mine["cuda"] = torch.cuda.get_rng_state(world.device)
+    return {
+        f"rng.{name}.{rank}": all_[rank]
+        for name, state in mine.items()
+        for all_ in [world.gather(state)]
+        for rank in range(world.size)
+    }
 
 
-def restore_rng(tensors: "Mapping[str, torch.Tensor]") -> None:
-    """The reverse of `rng_tensors`."""
+def restore_rng(tensors: "Mapping[str, torch.Tensor]", world: "World") -> None:
+    """The reverse of `rng_tensors`, of this process."""
     import torch
 
-    torch.set_rng_state(tensors["rng.cpu"])
-    if "rng.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    torch.set_rng_state(tensors[f"rng.cpu.{world.rank}"])
+    if world.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors[f"rng.cuda.{world.rank}"], world.device)
+
+
+def part(tensors: "Mapping[str, torch.Tensor]", prefix: str) -> "dict[str, torch.Tensor]":
+    """Those whose names begin with a prefix, under the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -16,6 +16,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from xbench.errors import UsageError
 
@@ -83,9 +85,9 @@ def join() -> World:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():
-        store, *_ = next(dist.rendezvous("env://", timeout=PATIENCE))
+        store, *_ = next(rendezvous("env://", timeout=PATIENCE))
         # torchrun keeps its store when it restarts processes, with the addresses of the dead ones: begin a new page.
-        store = dist.PrefixStore(f"xbench/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        store = PrefixStore(f"xbench/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)

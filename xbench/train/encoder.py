@@ -40,6 +40,8 @@ class Trainee:
             with quiet:
                 self._length = token_limit(config.max_length, config.max_length, model, self._tokenizer)
             model.max_seq_length = self._length
+        # Parts of like length that a batch is encoded in: a bag of tokens needs no padding.
+        self.buckets = 1 if self._static else 4
         self._dropout = config.dropout if self._static else 0.0
         self.prompts: dict[Role, str] = {"queries": config.prompt_query, "passages": config.prompt_passage}
         # The names that sentence-transformers looks for; the folder then carries them wherever it is loaded.

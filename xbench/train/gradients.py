@@ -80,24 +80,26 @@ def backward(
         with torch.autocast(world.device.type, dtype, enabled=dtype != torch.float32):
             return wide(encode(part))
 
-    states, found = [], []
+    states: list[tuple[Tensor, ...]] = []
+    pieces: list[Tensor] = []
     for part in parts:
         states.append(_rng(world.device))
         with torch.set_grad_enabled(not cached):
-            found.append(vectors(part))
-    mine = torch.cat(found)
+            pieces.append(vectors(part))
+    mine = torch.cat(pieces)
 
     # The loss of this process's rows against all columns, and its gradient with regard to all vectors.
     places = torch.tensor([i for share in shares for i in share], device=mine.device)
     everyone = torch.empty(len(texts), mine.shape[1], dtype=mine.dtype, device=mine.device)
     everyone[places] = world.gather(mine).flatten(0, 1)
-    everyone.requires_grad_().grad = torch.zeros_like(everyone)
+    gradients = torch.zeros_like(everyone)
+    everyone.requires_grad_().grad = gradients
     rows = slice(n * world.rank // world.size, n * (world.rank + 1) // world.size)
     value = loss(everyone[:n], everyone[n:], excluded, rows)
     value.backward()
     total = value.detach()
-    world.sum(everyone.grad, total)
-    wanted = everyone.grad[torch.tensor(own, device=mine.device)]
+    world.sum(gradients, total)
+    wanted = gradients[torch.tensor(own, device=mine.device)]
 
     if not cached:
         mine.backward(wanted)

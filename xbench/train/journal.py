@@ -35,7 +35,7 @@ class Journal:
             from torch.utils.tensorboard import SummaryWriter
 
             with storage(folder, "write"):
-                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, **values: float) -> None:
         """A line of numbers."""

@@ -1,4 +1,4 @@
-"""Other scripts in Latin letters, as part of a tokenizer: so that a name has pieces in common whatever it is written in.
+"""Other scripts in Latin letters, as part of a tokenizer: so that a name has the same pieces in all of them.
 
 Character by character, by the tables of anyascii: Варшава becomes varshava, Βαρσοβία varsovia, वारसॉ varso, وارسو
 wrsw. Not Chinese characters, whose readings would lose what they mean, nor Hangul, and Latin letters stay as they are.
@@ -10,6 +10,7 @@ import tempfile
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # What the Unicode names of characters that stay begin with.
 STAY = ("LATIN", "CJK", "HANGUL", "COMBINING", "IDEOGRAPHIC", "KANGXI")
@@ -30,7 +31,7 @@ def rules() -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def charsmap() -> bytes:
-    """The rules in the form that sentencepiece compiles and the tokenizers library reads (`normalizers.Precompiled`)."""
+    """The rules as sentencepiece compiles them and the tokenizers library reads them (`normalizers.Precompiled`)."""
     import sentencepiece
     from sentencepiece import sentencepiece_model_pb2
 
@@ -48,6 +49,6 @@ def charsmap() -> bytes:
             normalization_rule_tsv=str(table),
             minloglevel=2,
         )
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     proto.ParseFromString(model.getvalue())
     return bytes(proto.normalizer_spec.precompiled_charsmap)

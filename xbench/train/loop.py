@@ -1,0 +1,262 @@
+"""The training loop, from a config to a folder that holds a model: read it from top to bottom.
+
+FOLDER/config.json          what is trained, written first
+FOLDER/checkpoint-<step>/   where to go on from; gone when the run is finished
+FOLDER/log.jsonl            a line every LOG steps and every validation; for TensorBoard too, where it is installed
+FOLDER/model/               a sentence-transformers folder
+FOLDER/training.json        what was trained and how, written last: with it, the run is finished
+"""
+
+import importlib.metadata
+import json
+import math
+import platform
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xbench.errors import DataError, ModelOutputError
+from xbench.progress import log, track
+from xbench.storage import atomic, storage
+from xbench.strictjson import read_json
+from xbench.threads import cores
+from xbench.train import checkpoints
+from xbench.train.card import card, composition
+from xbench.train.config import Config, Training
+from xbench.train.distributed import World, join
+from xbench.train.encoder import Trainee
+from xbench.train.gradients import backward
+from xbench.train.journal import Journal
+from xbench.train.losses import InfoNCE
+from xbench.train.prepare import prepare
+from xbench.train.sampling import Batch, Sampler
+from xbench.train.store import TokenStore
+from xbench.train.validation import held_out
+
+if TYPE_CHECKING:
+    pass
+
+# Steps between two lines of the log.
+LOG = 50
+
+
+def train(
+    config: Config,
+    folder: Path,
+    *,
+    cache: Path,
+    data: Path | None = None,
+    threads: int | None = None,
+    command: str = "",
+) -> Path:
+    """Train a model, or go on where an interrupted run stopped; a finished one is returned at once.
+
+    The same config, data, versions, processes and threads give the same weights, bit for bit, however often the
+    run was interrupted.
+
+    Args:
+        config: what to train.
+        folder: of the run.
+        cache: where pairs, tokens and tokenizers are kept.
+        data: the folder of the config's files.
+        threads: to compute with; by default all cores.
+        command: for the record.
+
+    Returns:
+        The folder of the model.
+
+    Raises:
+        DataError: see `prepare`; or the folder holds another run.
+        ModelOutputError: the loss is no longer a number.
+        IntegrityError, StorageError: a checkpoint is damaged, or cannot be written.
+    """
+    import torch
+
+    t, started = config.training, time.monotonic()
+    if _claim(config, folder):
+        log.info("%s: finished before", folder)
+        return folder / "model"
+    torch.set_num_threads(threads or cores())
+    world = join()
+
+    # What is trained, on what, and how it is judged.
+    torch.manual_seed(t.seed)
+    table, tokens, trainee = prepare(config, cache, data)
+    model = trainee.module.to(world.device)
+    loss = InfoNCE(**{name: value for name, value in config.about["loss"].items()}).to(world.device)
+    sampler = Sampler(table, table.used & ~table.held_out, config.sampling, t.batch_size, t.seed)
+    validate = held_out(config, table, tokens)
+    parameters = [*model.parameters(), *loss.parameters()]
+    groups = [
+        {"params": [*model.parameters()], "weight_decay": t.weight_decay},
+        {"params": [*loss.parameters()], "weight_decay": 0.0},  # a learned temperature is no weight
+    ]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=t.learning_rate, fused=True)
+    dtype = getattr(torch, t.dtype)
+
+    # Where it stands.
+    step, best, stale, recent = 0, -math.inf, 0, list[float]()
+    weights: dict[str, torch.Tensor] = {}  # the best ones, where training may stop early
+    expected = {"config": config.sha256, "files": table.about["files"], "processes": world.size}
+    torch.manual_seed(t.seed + world.rank)  # each process drops other neurons
+    if found := checkpoints.load(folder, expected):
+        step, (tensors, facts) = found
+        best, stale = (-math.inf if facts["best"] is None else facts["best"]), facts["stale"]
+        recent = facts["recent"]
+        model.load_state_dict(checkpoints.part(tensors, "model."))
+        loss.load_state_dict(checkpoints.part(tensors, "loss."))
+        weights = checkpoints.part(tensors, "best.")
+        checkpoints.restore_optimizer(optimizer, tensors)
+        checkpoints.restore_rng(tensors, world)
+        log.info("%s: goes on after step %d", folder, step)
+
+    model.train()
+    journal = Journal(folder, step) if world.rank == 0 else None
+    last, pairs = time.monotonic(), 0
+    with track("training", t.steps - step, "steps") as advance:
+        while step < t.steps and not (t.patience and stale >= t.patience):
+            batch = sampler.batch(step)
+            for group in optimizer.param_groups:
+                group["lr"] = t.learning_rate * _schedule(step, t)
+            queries, passages = _texts(batch, tokens, config.sampling.negatives, step, world)
+            value = backward(
+                trainee.encode,
+                queries,
+                passages,
+                loss,
+                t.micro_batch,
+                world,
+                buckets=trainee.buckets,
+                dtype=dtype,
+            )
+            world.sum_gradients(parameters)
+            if not math.isfinite(value):
+                raise ModelOutputError(f"step {step + 1}: the loss is {value}; lower learning_rate, or raise warmup")
+            if t.clip:
+                torch.nn.utils.clip_grad_norm_(parameters, t.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+            recent.append(value)
+            pairs += len(batch.queries)
+            advance(1)
+
+            end = step == t.steps
+            if journal and (step % LOG == 0 or end):
+                seconds = time.monotonic() - last
+                rate = t.learning_rate * _schedule(step - 1, t)
+                journal.write(
+                    step, loss=sum(recent) / len(recent), learning_rate=rate, pairs_per_second=pairs / seconds
+                )
+                recent, last, pairs = [], time.monotonic(), 0
+            if validate and ((t.validate_every and step % t.validate_every == 0) or end):
+                values = {name: world.agree(value) for name, value in validate(trainee).items()}
+                log.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+                if journal:
+                    journal.write(step, **{f"validation/{name}": value for name, value in values.items()})
+                better = values["mean"] > best
+                best, stale = (values["mean"], 0) if better else (best, stale + 1)
+                if better and t.patience:
+                    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+            if t.checkpoint_every and step % t.checkpoint_every == 0 and not end:
+                tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+                tensors |= {f"loss.{name}": tensor for name, tensor in loss.state_dict().items()}
+                tensors |= {f"best.{name}": tensor for name, tensor in weights.items()}
+                tensors |= checkpoints.optimizer_tensors(optimizer) | checkpoints.rng_tensors(world)
+                facts = {**expected, "best": best if best > -math.inf else None, "stale": stale, "recent": recent}
+                if world.rank == 0:
+                    checkpoints.save(folder, step, checkpoints.State(tensors, facts))
+
+    # What comes of it.
+    if weights:
+        model.load_state_dict(weights)
+    if journal:
+        journal.close()
+        about = {
+            "config": config.about,
+            "sha256": config.sha256,
+            "command": command,
+            "data": table.about,
+            "pairs": {
+                "training": int((table.used & ~table.held_out).sum()),
+                "held_out": int(table.held_out.sum()),
+                "by": composition(table),
+            },
+            "steps": step,
+            "validation": best if validate else None,
+            "temperature": loss.temperature,
+            "seconds": round(time.monotonic() - started, 1),
+            "environment": _environment(world),
+        }
+        _finish(trainee, folder, about)
+    world.wait()
+    return folder / "model"
+
+
+def _claim(config: Config, folder: Path) -> bool:
+    """Make a folder this run's; whether the run is finished there."""
+    for name in ("training.json", "config.json"):
+        if (folder / name).is_file():
+            found: Any = read_json(folder / name)
+            if type(found) is not dict or found.get("sha256") != config.sha256:
+                raise DataError(f"{folder / name}: of another config than this one; choose another folder")
+            return name == "training.json"
+    with atomic(folder / "config.json") as file:
+        file.write(_json({"config": config.about, "sha256": config.sha256}))
+    return False
+
+
+def _texts(batch: Batch, tokens: TokenStore, negatives: int, step: int, world: World) -> tuple[list[Any], list[Any]]:
+    """The token ids of a batch's questions and passages, then of hard negatives; as many as divide among processes."""
+    n = len(batch.queries) - len(batch.queries) % world.size
+    queries, passages = tokens.questions.of(batch.queries[:n]), tokens.passages.of(batch.passages[:n])
+    if not negatives:
+        return queries, passages
+    hard: dict[bytes, Any] = {}
+    answers = {ids.tobytes() for ids in passages}
+    for row in batch.passages[:n].tolist():
+        first, count = int(tokens.first_negative[row]), int(tokens.first_negative[row + 1] - tokens.first_negative[row])
+        chosen = [first + (step + i) % count for i in range(min(negatives, count))]  # in turn, where there are more
+        hard |= {ids.tobytes(): ids for ids in tokens.negatives.of(chosen)}
+    kept = [ids for key, ids in hard.items() if key not in answers]  # else a question would be told to avoid its answer
+    return queries, [*passages, *kept[: len(kept) - len(kept) % world.size]]
+
+
+def _schedule(step: int, t: Training) -> float:
+    """Share of the learning rate at a step, from 0: rises linearly over the warm-up, then falls linearly to 0."""
+    if step < t.warmup:
+        return (step + 1) / t.warmup
+    return (t.steps - step) / max(1, t.steps - t.warmup)
+
+
+def _environment(world: World) -> dict[str, Any]:
+    import torch
+
+    packages = ("torch", "sentence-transformers", "transformers", "tokenizers", "numpy", "xbench")
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "device": world.device.type,
+        "processor": str(torch.backends.cpu.get_cpu_capability()),
+        "threads": torch.get_num_threads(),
+        "processes": world.size,
+    }
+
+
+def _finish(trainee: Trainee, folder: Path, about: dict[str, Any]) -> None:
+    """Write the model, then the record that makes the run finished; then there is nothing to go on from."""
+    with storage(folder / "model", "write"):
+        part = Path(tempfile.mkdtemp(prefix=".model-", dir=folder))
+        trainee.save(part)
+        (part / "README.md").write_text(card(about), encoding="utf-8")
+        shutil.rmtree(folder / "model", ignore_errors=True)  # of a run that was stopped between these two lines
+        part.rename(folder / "model")
+    with atomic(folder / "training.json") as file:
+        file.write(_json(about))
+    checkpoints.remove(folder)
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
