@@ -75,15 +75,19 @@ def train(
     import torch
 
     t, started = config.training, time.monotonic()
-    if _claim(config, folder):
-        log.info("%s: finished before", folder)
-        return folder / "model"
     torch.set_num_threads(threads or cores())
     world = join()
+    if world.agree(world.rank == 0 and _claim(config, folder)):
+        log.info("%s: finished before", folder)
+        return folder / "model"
 
     # What is trained, on what, and how it is judged.
     torch.manual_seed(t.seed)
+    if world.rank > 0:
+        world.wait()  # for process 0, which fills the cache for all
     table, tokens, trainee = prepare(config, cache, data)
+    if world.rank == 0:
+        world.wait()
     model = trainee.module.to(world.device)
     loss = InfoNCE(**{name: value for name, value in config.about["loss"].items()}).to(world.device)
     sampler = Sampler(table, table.used & ~table.held_out, config.sampling, t.batch_size, t.seed)

@@ -65,6 +65,7 @@ def static_model(config: Model, tokenizer: "Tokenizer") -> "SentenceTransformer"
 
 def tiny_model(config: Model, tokenizer: "Tokenizer") -> "SentenceTransformer":
     """A small BERT, its hidden states pooled."""
+    from safetensors.torch import save_file
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Normalize, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
@@ -87,7 +88,9 @@ def tiny_model(config: Model, tokenizer: "Tokenizer") -> "SentenceTransformer":
         add_pooling_layer=False,
     )
     with tempfile.TemporaryDirectory() as folder:
-        bert.save_pretrained(folder)
+        # Not by save_pretrained, which writes nothing in any process but the first.
+        bert.config.save_pretrained(folder)
+        save_file(bert.state_dict(), Path(folder) / "model.safetensors", metadata={"format": "pt"})
         wrapped.save_pretrained(folder)
         module = Transformer(folder, config_kwargs={"local_files_only": True})
     module.max_seq_length = config.max_length
