@@ -6,9 +6,8 @@ their gradients summed; and between the two the graphs of the encoder can be thr
 (GradCache: Gao et al. 2021, arXiv 2101.06983), which costs a second forward pass and keeps one piece in memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -81,32 +80,32 @@ def backward(
             return wide(encode(part))
 
     states: list[tuple[Tensor, ...]] = []
-    pieces: list[Tensor] = []
+    encoded: list[Tensor] = []
     for part in parts:
         states.append(_rng(world.device))
         with torch.set_grad_enabled(not cached):
-            pieces.append(vectors(part))
-    mine = torch.cat(pieces)
+            encoded.append(vectors(part))
+    mine = torch.cat(encoded)
 
     # The loss of this process's rows against all columns, and its gradient with regard to all vectors.
     places = torch.tensor([i for share in shares for i in share], device=mine.device)
     everyone = torch.empty(len(texts), mine.shape[1], dtype=mine.dtype, device=mine.device)
     everyone[places] = world.gather(mine).flatten(0, 1)
-    gradients = torch.zeros_like(everyone)
-    everyone.requires_grad_().grad = gradients
+    everyone.requires_grad_()
     rows = slice(n * world.rank // world.size, n * (world.rank + 1) // world.size)
     value = loss(everyone[:n], everyone[n:], excluded, rows)
     value.backward()
-    total = value.detach()
-    world.sum(gradients, total)
-    wanted = gradients[torch.tensor(own, device=mine.device)]
+    gradient, total = cast(Tensor, everyone.grad), value.detach()
+    world.sum(gradient, total)
+    wanted = gradient[torch.tensor(own, device=mine.device)]
 
     if not cached:
-        mine.backward(wanted)
+        torch.autograd.backward(mine, wanted)
     else:
-        for part, state, gradient in zip(parts, states, wanted.split(size), strict=True):
-            with _as_in(state, world.device):
-                vectors(part).backward(gradient)
+        # In the order of the first passes: the generator then ends where it stood after them.
+        for part, state, its in zip(parts, states, torch.split(wanted, size), strict=True):
+            _set_rng(state, world.device)
+            torch.autograd.backward(vectors(part), its)
     return float(total)
 
 
@@ -115,11 +114,7 @@ def _rng(device: torch.device) -> tuple[Tensor, ...]:
     return (torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else []))
 
 
-@contextmanager
-def _as_in(state: tuple[Tensor, ...], device: torch.device) -> Iterator[None]:
-    """Draw as from an earlier state; afterwards, as if nothing had been drawn."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.set_rng_state(state[0])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(state[1], device)
-        yield
+def _set_rng(state: tuple[Tensor, ...], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
