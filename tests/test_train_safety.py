@@ -1,0 +1,154 @@
+"""A run's folder may come from anybody: what is read when it goes on can be damaged or hostile, and never runs code."""
+
+import ast
+import hashlib
+import json
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from xbench.errors import DataError, IntegrityError
+from xbench.train import checkpoints
+from xbench.train.checkpoints import State, load, save
+
+PACKAGE = Path(checkpoints.__file__).parent
+TENSORS = {"model.weight": torch.arange(6.0).reshape(2, 3), "rng.cpu.0": torch.zeros(8, dtype=torch.uint8)}
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.place,))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a run with one good checkpoint."""
+    save(tmp_path, 7, State(TENSORS, {"config": "c"}))
+    return tmp_path
+
+
+def forge(run: Path, content: bytes) -> None:
+    """Other bytes, with the SHA-256 that makes them look right."""
+    place = run / "checkpoint-7"
+    (place / "state.safetensors").write_bytes(content)
+    facts = json.loads((place / "state.json").read_text()) | {"sha256": hashlib.sha256(content).hexdigest()}
+    (place / "state.json").write_text(json.dumps(facts))
+
+
+def refused(run: Path) -> str:
+    with pytest.raises((IntegrityError, DataError)) as caught:
+        load(run, {"config": "c"})
+    assert "\n" not in str(caught.value) and "checkpoint-7" in str(caught.value)
+    return str(caught.value)
+
+
+def header(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def test_nothing_that_unpickles_is_called() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                name = ast.unparse(node)
+                assert name not in ("torch.load", "torch.save", "joblib.load", "pandas.read_pickle"), f"{path}: {name}"
+            if isinstance(node, ast.keyword):
+                assert node.arg not in ("allow_pickle", "weights_only"), path
+                assert node.arg != "trust_remote_code" or ast.unparse(node.value) == "False", path
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_a_pickle_is_no_checkpoint(protocol: int, run: Path) -> None:
+    forge(run, pickle.dumps(Bomb(run / "ran"), protocol))
+    assert "is damaged" in refused(run)
+    torch.save({"model.weight": Bomb(run / "ran")}, run / "zip")
+    forge(run, (run / "zip").read_bytes())
+    assert "is damaged" in refused(run)
+    for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt", "state.pkl"):  # not looked at
+        (run / "checkpoint-7" / name).write_bytes(pickle.dumps(Bomb(run / "ran"), protocol))
+    assert "is damaged" in refused(run)
+    assert not (run / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 7,
+        struct.pack("<Q", 1 << 62),
+        struct.pack("<Q", 1 << 40) + b"{}",
+        header("{"),
+        header("[" * 50_000),
+        header('{"a": {"dtype": "F32", "shape": [4611686018427387904, 4], "data_offsets": [0, 0]}}'),
+        header('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'),
+        header('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}') + b"\0" * 4,
+        header('{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}') + b"\0" * 4,
+        header('{"a": {"dtype": "OBJECT", "shape": [1], "data_offsets": [0, 4]}}') + b"\0" * 4,
+        header(
+            '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},'
+            ' "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
+        )
+        + b"\0" * 4,
+    ],
+)
+def test_tensors_that_are_none(content: bytes, run: Path) -> None:
+    forge(run, content)
+    assert "is damaged" in refused(run)
+
+
+def test_bytes_that_changed(run: Path) -> None:
+    path = run / "checkpoint-7" / "state.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    assert "not the bytes that were written" in refused(run)
+    path.unlink()
+    with pytest.raises(Exception, match="cannot read"):
+        load(run, {})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"step": 8}',
+        b'{"step": "7"}',
+        b'{"step": true}',
+        b'{"step": 7.0}',
+        b'{"step": 7, "step": 7}',
+        b'{"step": NaN}',
+        b'{"step": 7, "config": "d"}',
+        b'{"step": 7, "config": "c"}',
+        b'{"step": 7, "config": "c", "sha256": null}',
+    ],
+)
+def test_facts_that_are_none(content: bytes, run: Path) -> None:
+    (run / "checkpoint-7" / "state.json").write_bytes(content)
+    refused(run)
+
+
+def test_names_that_are_no_checkpoints(run: Path) -> None:
+    """They are neither read nor deleted."""
+    names = ["checkpoint-", "checkpoint-8x", "checkpoint--9", "checkpoint-9.old", "checkpoint-\u0669"]
+    for name in names[:-1]:
+        (run / name).mkdir()
+    found = load(run, {"config": "c"})
+    assert (
+        found is not None and found[0] == 7 and torch.equal(found[1].tensors["model.weight"], TENSORS["model.weight"])
+    )
+    save(run, 8, State(TENSORS, {"config": "c"}))
+    assert sorted(path.name for path in run.iterdir()) == sorted([*names[:-1], "checkpoint-8"])
