@@ -4,12 +4,17 @@ import ast
 import hashlib
 import json
 import pickle
+import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from test_loop import Stop, config, interrupt, write_pairs
+from test_loop import run as train
 
 from xbench.errors import DataError, IntegrityError
 from xbench.train import checkpoints
@@ -144,11 +149,84 @@ def test_facts_that_are_none(content: bytes, run: Path) -> None:
 def test_names_that_are_no_checkpoints(run: Path) -> None:
     """They are neither read nor deleted."""
     names = ["checkpoint-", "checkpoint-8x", "checkpoint--9", "checkpoint-9.old", "checkpoint-\u0669"]
-    for name in names[:-1]:
+    names += ["checkpoint-09"]
+    for name in names:
         (run / name).mkdir()
     found = load(run, {"config": "c"})
     assert (
         found is not None and found[0] == 7 and torch.equal(found[1].tensors["model.weight"], TENSORS["model.weight"])
     )
     save(run, 8, State(TENSORS, {"config": "c"}))
-    assert sorted(path.name for path in run.iterdir()) == sorted([*names[:-1], "checkpoint-8"])
+    assert sorted(path.name for path in run.iterdir()) == sorted([*names, "checkpoint-8"])
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run that was stopped after step 12, with a checkpoint of step 10, and its pairs."""
+    folder = tmp_path_factory.mktemp("stopped")
+    write_pairs(folder / "pairs.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 12)
+        with pytest.raises(Stop):
+            train(REAL, folder / "run", folder)
+    return folder
+
+
+REAL = config(training={"patience": 9}, loss={"learn_temperature": True})
+
+
+def wrong_shape(t: dict[str, torch.Tensor], name: str) -> None:
+    t[name] = torch.zeros(3, dtype=t[name].dtype)
+
+
+TENSOR_FAULTS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
+    # The fused optimiser does not look at shapes: it would read and write beyond these.
+    "moments of another shape": lambda t: wrong_shape(t, "optimizer.0.exp_avg"),
+    "second moments of another shape": lambda t: wrong_shape(t, "optimizer.0.exp_avg_sq"),
+    "moments of another type": lambda t: t.update({"optimizer.0.exp_avg": t["optimizer.0.exp_avg"].double()}),
+    "steps of another shape": lambda t: t.update({"optimizer.0.step": torch.zeros(2)}),
+    "moments of no weight": lambda t: t.update({"optimizer.9.exp_avg": torch.zeros(3)}),
+    "a moment missing": lambda t: t.pop("optimizer.0.exp_avg_sq"),
+    "a moment more": lambda t: t.update({"optimizer.0.max_exp_avg_sq": t["optimizer.0.exp_avg_sq"].clone()}),
+    "moments without a place": lambda t: t.update({"optimizer.x.exp_avg": torch.zeros(3)}),
+    "no moments": lambda t: [t.pop(name) for name in list(t) if name.startswith("optimizer.")],
+    "weights of another shape": lambda t: wrong_shape(t, "model.0.embedding.weight"),
+    "weights missing": lambda t: t.pop("model.0.embedding.weight"),
+    "weights more": lambda t: t.update({"model.more": torch.zeros(3)}),
+    "best weights of another shape": lambda t: wrong_shape(t, "best.0.embedding.weight"),
+    "best weights missing": lambda t: t.update({"best.more": t.pop("best.0.embedding.weight")}),
+    "no temperature": lambda t: [t.pop(name) for name in list(t) if name.startswith("loss.")],
+    "no generator": lambda t: t.pop("rng.cpu.0"),
+    "a generator of another size": lambda t: t.update({"rng.cpu.0": torch.zeros(9, dtype=torch.uint8)}),
+    "a generator of another type": lambda t: t.update({"rng.cpu.0": torch.zeros(5056)}),
+    "a generator of zeros": lambda t: t.update({"rng.cpu.0": torch.zeros_like(t["rng.cpu.0"])}),
+}
+FACT_FAULTS: dict[str, dict[str, object]] = {
+    "best that is no number": {"best": "high"},
+    "best that is a list": {"best": []},
+    "losses that are no numbers": {"recent": [[]]},
+    "losses that are no list": {"recent": 7},
+    "patience that is no number": {"stale": None},
+}
+
+
+@pytest.mark.parametrize("fault", [*TENSOR_FAULTS, *FACT_FAULTS])
+def test_a_state_that_does_not_fit_the_run(fault: str, stopped: Path, tmp_path: Path) -> None:
+    """With the SHA-256 that makes it look right."""
+    shutil.copytree(stopped / "run", tmp_path / "run")
+    place = tmp_path / "run" / "checkpoint-10"
+    tensors = load_file(place / "state.safetensors")
+    if fault in TENSOR_FAULTS:
+        TENSOR_FAULTS[fault](tensors)
+    save_file(tensors, place / "state.safetensors")
+    digest = hashlib.sha256((place / "state.safetensors").read_bytes()).hexdigest()
+    facts = json.loads((place / "state.json").read_text()) | {"sha256": digest} | FACT_FAULTS.get(fault, {})
+    (place / "state.json").write_text(json.dumps(facts))
+    with pytest.raises(IntegrityError, match="its newest checkpoint does not fit the run: ") as caught:
+        train(REAL, tmp_path / "run", stopped)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_state_itself_fits(stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped / "run", tmp_path / "run")
+    assert (train(REAL, tmp_path / "run", stopped) / "model.safetensors").is_file()
