@@ -66,6 +66,9 @@ def test_nothing_that_unpickles_is_called() -> None:
             if isinstance(node, ast.Attribute):
                 name = ast.unparse(node)
                 assert name not in ("torch.load", "torch.save", "joblib.load", "pandas.read_pickle"), f"{path}: {name}"
+            if isinstance(node, ast.ImportFrom):
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                assert not names & {"torch.load", "torch.save", "torch.serialization"}, path
             if isinstance(node, ast.keyword):
                 assert node.arg not in ("allow_pickle", "weights_only"), path
                 assert node.arg != "trust_remote_code" or ast.unparse(node.value) == "False", path
@@ -144,6 +147,12 @@ def test_bytes_that_changed(run: Path) -> None:
 def test_facts_that_are_none(content: bytes, run: Path) -> None:
     (run / "checkpoint-7" / "state.json").write_bytes(content)
     refused(run)
+
+
+def test_a_step_is_a_whole_number(run: Path) -> None:
+    facts = json.loads((run / "checkpoint-7" / "state.json").read_text())
+    (run / "checkpoint-7" / "state.json").write_text(json.dumps(facts | {"step": 7.0}))
+    assert "no state of step 7" in refused(run)
 
 
 def test_names_that_are_no_checkpoints(run: Path) -> None:
