@@ -35,16 +35,18 @@ def of(*texts: TaskText) -> Contamination:
 
 
 def test_a_report_counts_pairs_by_source_and_task() -> None:
-    looked = of(TaskText("one", "en:1", "Who was it?"), TaskText("two", "en:2", "It was me."))
+    looked = of(
+        TaskText("one", "en:1", "Who was it?"), TaskText("two", "en:2", "It was me."), TaskText("one", "en:3", "you")
+    )
     pairs = [
         pair("who was it", "it was me", "a", "left"),  # in both tasks, and one pair
-        pair("who was it", "who was it", "b", "left"),
+        pair("who was it", "You!", "b", "left"),  # two texts of one task, and one pair
         pair("who is it", "it is me", "c", "left"),
-        pair("who", "you", "d", "right", negatives=("no", "It was me!")),
+        pair("who", "me", "d", "right", negatives=("no", "It was me!")),
     ]
     assert [list(hits) for hits in looked.found(pairs)] == [
         ["who was it", "it was me"],
-        ["who was it"],
+        ["who was it", "You!"],
         [],
         ["It was me!"],
     ]
@@ -54,7 +56,7 @@ def test_a_report_counts_pairs_by_source_and_task() -> None:
     said = str(report.refuse())
     assert said.startswith(
         "3 training pairs hold texts of evaluation tasks (left in one: 2, left in two: 1, right in two: 1), "
-        "such as 'who was it' is in one en:1; 'it was me' is in two en:2; expected none: "
+        "such as 'who was it' is in one en:1; 'it was me' is in two en:2; 'You!' is in one en:3; expected none: "
     )
     assert "[data] without" in said and '[data] contaminated = "drop"' in said and "\n" not in said
     assert json.loads(json.dumps(report.to_json())) == {
@@ -68,6 +70,7 @@ def test_a_report_counts_pairs_by_source_and_task() -> None:
         "examples": [
             {"source": "left", "text": "who was it", "task": "one", "id": "en:1"},
             {"source": "left", "text": "it was me", "task": "two", "id": "en:2"},
+            {"source": "left", "text": "You!", "task": "one", "id": "en:3"},
         ],
     }
 

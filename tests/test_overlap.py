@@ -16,7 +16,7 @@ def letters(text: str) -> str:
 
 def least(text: str) -> int:
     names = [unicodedata.name(c).split()[0] for c in text[:8]]
-    return 8 if len(names) == 8 and set(names) <= {"CJK", "HIRAGANA", "KATAKANA"} else 20
+    return 8 if len(names) == 8 and set(names) <= {"CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC"} else 20
 
 
 def same(training: str, task: str) -> int:
@@ -111,6 +111,8 @@ def test_what_is_compared(text: str, kept: str) -> None:
         ("a" * 39, "x" + "a" * 39, False),
         ("漢" * 16, "他" + "漢" * 16, True),
         ("漢" * 15, "他" + "漢" * 15, False),
+        ("か" * 16, "他" + "か" * 16, True),
+        ("々" + "か" * 15, "他々" + "か" * 15, True),
         ("𠀀" * 8 + "x", "𠀀" * 8, True),
         ("b" + "a" * 50, "a" * 50 + "b", False),  # each has an end that the other lacks
     ],

@@ -1,5 +1,7 @@
 """The documentation's commands run, and its table is what they print."""
 
+import ast
+import dataclasses
 import json
 import os
 import re
@@ -8,12 +10,14 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import xbench
 from xbench.cli import COMMANDS
 from xbench.tasks import task_names
+from xbench.train.config import Config
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -120,3 +124,24 @@ def test_nothing_names_this_machine() -> None:
     for name in tracked.stdout.split("\n")[:-1]:
         text = (ROOT / name).read_text(encoding="utf-8", errors="replace")
         assert not re.search(r"(?<![\w.])/(work|root|farm)/[a-z.]", text), name
+
+
+def test_every_key_of_a_training_config_is_documented_with_its_default() -> None:
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    for part in dataclasses.fields(Config):
+        if part.name == "folder":
+            continue
+        (table,) = re.findall(rf"^\| `\[{part.name}\]` \|.*\n((?:\|.*\n)+)", page, re.M)
+        rows = [[cell.strip() for cell in line.split(" | ")] for line in table.split("\n")[1:-1]]
+        keys = [(key, row) for row in rows for key in re.findall(r"`(\w+)`", row[0])]
+        fields = dataclasses.fields(get_type_hints(Config)[part.name])
+        assert [key for key, _ in keys] == [field.name for field in fields]
+        for field, (key, row) in zip(fields, keys, strict=True):
+            place = re.findall(r"`(\w+)`", row[0]).index(key)
+            default = row[1].split(", ")[place] if ", " in row[1] else row[1]
+            if default in ("needed", "all", "none", "empty"):
+                assert field.default in (dataclasses.MISSING, (), ""), key
+            else:
+                assert field.default == ast.literal_eval(
+                    default.strip("`").replace("false", "False").replace('["qa"]', '("qa",)')
+                ), key

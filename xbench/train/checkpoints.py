@@ -5,12 +5,13 @@ weights, the optimiser's moments and the states of the random number generators,
 everything else and the SHA-256 of the first. Nothing is pickled, so nothing that is read can run code.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from xbench.train.distributed import World
 
-NAME = re.compile(r"checkpoint-(\d+)")
+NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 
 
 class State(NamedTuple):
@@ -123,13 +124,39 @@ def optimizer_tensors(optimizer: "torch.optim.Optimizer") -> "dict[str, torch.Te
 
 
 def restore_optimizer(optimizer: "torch.optim.Optimizer", tensors: "Mapping[str, torch.Tensor]") -> None:
-    """The reverse of `optimizer_tensors`."""
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, place, key = name.split(".", 2)
-            state.setdefault(int(place), {})[key] = value
+    """The reverse of `optimizer_tensors`.
+
+    Raises:
+        ValueError: not the moments of these parameters: the fused optimiser would read and write beyond them.
+    """
+    import torch
+
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in part(tensors, "optimizer.").items():
+        place, key = name.split(".", 1)
+        state.setdefault(int(place), {})[key] = value
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    fits = bool(state)  # a weight that never had a gradient has no moments
+    for i, values in state.items():
+        p = parameters[i]
+        expected = {"exp_avg": (p.shape, p.dtype), "exp_avg_sq": (p.shape, p.dtype), "step": ((), torch.float32)}
+        fits &= {key: (tuple(value.shape), value.dtype) for key, value in values.items()} == expected
+    if not fits:
+        raise ValueError("the optimiser's moments are not those of the model's weights")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@contextlib.contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Turn what a restored state that is not of the run raises into an IntegrityError."""
+    try:
+        yield
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise IntegrityError(
+            f"{folder}: its newest checkpoint does not fit the run: {what}; delete it to go on from an older one or "
+            "from the start"
+        ) from error
 
 
 def rng_tensors(world: "World") -> "dict[str, torch.Tensor]":

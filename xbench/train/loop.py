@@ -107,13 +107,15 @@ def train(
     torch.manual_seed(t.seed + world.rank)  # each process drops other neurons
     if found := checkpoints.load(folder, expected):
         step, (tensors, facts) = found
-        best, stale = (-math.inf if facts["best"] is None else facts["best"]), facts["stale"]
-        recent = facts["recent"]
-        model.load_state_dict(checkpoints.part(tensors, "model."))
-        loss.load_state_dict(checkpoints.part(tensors, "loss."))
-        weights = checkpoints.part(tensors, "best.")
-        checkpoints.restore_optimizer(optimizer, tensors)
-        checkpoints.restore_rng(tensors, world)
+        with checkpoints.fitting(folder):
+            best, stale = (-math.inf if facts["best"] is None else float(facts["best"])), int(facts["stale"])
+            recent = [float(value) for value in facts["recent"]]
+            if weights := checkpoints.part(tensors, "best."):
+                model.load_state_dict(weights)  # now, not after hours
+            model.load_state_dict(checkpoints.part(tensors, "model."))
+            loss.load_state_dict(checkpoints.part(tensors, "loss."))
+            checkpoints.restore_optimizer(optimizer, tensors)
+            checkpoints.restore_rng(tensors, world)
         log.info("%s: goes on after step %d", folder, step)
 
     model.train()
