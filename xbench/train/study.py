@@ -176,7 +176,9 @@ def _study(raw: dict[str, Any], path: Path) -> Study:
     _known(raw, [*required, "optional", "axis", "by", "groups", "set", "claims"], "")
     if lacking := [key for key in required if key not in raw]:
         raise ValueError(f"{lacking[0]}: missing; a study needs {', '.join(required)}")
-    name, question, baseline, axis = (_a(raw.get(key, ""), str, key) for key in ("name", "question", "baseline", "axis"))
+    name, question, baseline, axis = (
+        _a(raw.get(key, ""), str, key) for key in ("name", "question", "baseline", "axis")
+    )
     _folder(name, "name")
     variants = {}
     for variant, values in _table(raw["variants"], "variants").items():
@@ -196,7 +198,9 @@ def _study(raw: dict[str, Any], path: Path) -> Study:
     if medians := [measure.name for measure in measures if measure.statistic != "mean"]:
         raise ValueError(f"measures: {medians[0]} is no mean over queries, so it has no paired test; leave it out")
     names = tuple(measure.name for measure in measures)
-    claims = tuple(_claim(each, variants, names) for each in _list(raw.get("claims", []), (dict,), "claims", empty=True))
+    claims = tuple(
+        _claim(each, variants, names) for each in _list(raw.get("claims", []), (dict,), "claims", empty=True)
+    )
     common = dict(_table(raw.get("set", {}), "set", empty=True))
     if baseline not in variants:
         raise ValueError(f"baseline: {baseline!r} is no variant; known: {', '.join(variants)}")
