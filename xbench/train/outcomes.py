@@ -13,13 +13,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from xbench.catalogue import Measure, parse_all
+from xbench.catalogue import parse_all
 from xbench.errors import DataError
 from xbench.gate import compare_results
-from xbench.intervals import LEVEL, groups_of, samples, settings, with_intervals
+from xbench.intervals import LEVEL, with_intervals
 from xbench.paired import Comparison, holm
 from xbench.results import Result
-from xbench.stats import cell_means
 from xbench.storage import fingerprint
 from xbench.task import SETTINGS
 from xbench.train.study import Claim, Study
@@ -107,30 +106,27 @@ def outcome(study: Study, trials: Mapping[str, Mapping[str, Sequence[Trial]]]) -
     for model, variants in trials.items():
         for task in next(iter(variants.values()))[0].results:
             found = {variant: [trial.results[task] for trial in some] for variant, some in variants.items()}
-            averages = {variant: average(some, study.measures, variant) for variant, some in found.items()}
+            averages = {variant: average(results, study.measures, variant) for variant, results in found.items()}
+            seeds = {variant: [macro_means(result) for result in results] for variant, results in found.items()}
             for variant, mean in averages.items():
                 of_each = {a: [a] for a in dict.fromkeys(cell.cell.query_language for cell in mean.cells)}
-                means[model, task, variant] = with_intervals(replace(mean, groupings={**mean.groupings, EACH: of_each}))
-                values += _values((model, task, variant), found[variant], means[model, task, variant], measures)
+                shown = with_intervals(replace(mean, groupings={**mean.groupings, EACH: of_each}))
+                means[model, task, variant] = shown
+                values += _values(model, task, variant, seeds[variant], shown, study.measures)
             with_baseline = [(study.baseline, variant) for variant in variants if variant != study.baseline]
-            for first, second in dict.fromkeys(
-                [*with_baseline, *((claim.than, claim.better) for claim in study.claims)]
-            ):
+            for pair in dict.fromkeys([*with_baseline, *((claim.than, claim.better) for claim in study.claims)]):
+                first, second = pair
                 rows = compare_results(averages[first], averages[second], measures)
                 mine = [
-                    _test((model, task, row.name, measure.name, first, second), row, found[first], found[second])
-                    for measure in measures
-                    for row in rows[measure.name]
-                    if row.name in _places(averages[first])
+                    _test(model, task, measure, row, pair, (seeds[first], seeds[second]))
+                    for measure, some in rows.items()
+                    for row in some
+                    if measure in seeds[first][0].get(row.name, {})  # settings and groups, not cells
                 ]
-                tests += mine if (first, second) in with_baseline else []
-                claimed += [
-                    (claim, test)
-                    for claim in study.claims
-                    for test in mine
-                    if (claim.than, claim.better, claim.setting, claim.measure)
-                    == (first, second, test.where, test.measure)
-                ]
+                tests += mine if pair in with_baseline else []
+                for claim in study.claims:
+                    asked = claim.than, claim.better, claim.setting, claim.measure
+                    claimed += [(claim, test) for test in mine if asked == (*pair, test.where, test.measure)]
     for claim in study.claims if means else ():
         if claim not in [each for each, _ in claimed]:
             raise DataError(f"study {study.name}: claim {claim.text!r}: no task has {claim.measure} of {claim.setting}")
@@ -162,19 +158,16 @@ def average(results: Sequence[Result], measures: Sequence[str], name: str) -> Re
     return replace(results[0], model=model, cells=cells, ranks=None)
 
 
-def seed_means(result: Result, measure: Measure) -> dict[str, float]:
-    """Setting or group -> the macro mean of a measure, of one result."""
-    part = samples(result.cells, result.clusters, names=[measure.name])
-    if measure.name not in part:
-        return {}
-    sample = part[measure.name][1]
-    cells = dict(zip(sample.cells, cell_means(sample).tolist(), strict=True))
-    places = settings(sample) | groups_of(result)
-    return {
-        where: math.fsum(cells[cell] for cell in some) / len(some)
-        for where, some in places.items()
-        if all(cell in cells for cell in some)
+def macro_means(result: Result) -> dict[str, dict[str, float]]:
+    """Setting or group of languages -> measure -> macro mean."""
+    grouped = {
+        f"{name}: {where}: {group}": one["values"]
+        for name, grouping in result.groups().items()
+        for where, some in grouping.items()
+        if where != "languages"
+        for group, one in some.items()
     }
+    return result.summary() | grouped
 
 
 def t_interval(values: Sequence[float]) -> Ends | None:
@@ -189,38 +182,30 @@ def t_interval(values: Sequence[float]) -> Ends | None:
     return mean - reach, mean + reach
 
 
-def _values(
-    key: tuple[str, str, str], results: Sequence[Result], mean: Result, measures: Sequence[Measure]
-) -> list[Value]:
-    model, task, variant = key
+Means = Sequence[Mapping[str, Mapping[str, float]]]  # of each seed, as `macro_means`
+
+
+def _values(model: str, task: str, variant: str, seeds: Means, mean: Result, measures: Sequence[str]) -> list[Value]:
     found = []
     for measure in measures:
-        each = [seed_means(result, measure) for result in results]
-        for where in each[0]:
-            seeds = [values[where] for values in each]
-            ends = mean.intervals.get(where, {}).get(measure.name)
+        for where in [where for where, values in seeds[0].items() if measure in values]:
+            each = [values[where][measure] for values in seeds]
+            ends = mean.intervals.get(where, {}).get(measure)
             over_queries = (ends[0], ends[1]) if ends else None
-            value = math.fsum(seeds) / len(seeds)
-            found.append(
-                Value(model, task, where, measure.name, variant, value, seeds, t_interval(seeds), over_queries)
-            )
+            value = math.fsum(each) / len(each)
+            found.append(Value(model, task, where, measure, variant, value, each, t_interval(each), over_queries))
     return found
 
 
 def _test(
-    key: tuple[str, str, str, str, str, str], row: Comparison, first: Sequence[Result], second: Sequence[Result]
+    model: str, task: str, measure: str, row: Comparison, names: tuple[str, str], seeds: tuple[Means, Means]
 ) -> Test:
-    where, (measure,) = key[2], parse_all([key[3]])
-    pairs = zip(first, second, strict=True)
-    gaps = [seed_means(b, measure)[where] - seed_means(a, measure)[where] for a, b in pairs]
-    agree = sum(math.copysign(1, gap) == math.copysign(1, row.difference) for gap in gaps if gap)
+    first, second = seeds
+    gaps = [b[row.name][measure] - a[row.name][measure] for a, b in zip(first, second, strict=True)]
+    agree = sum(gap * row.difference > 0 for gap in gaps)
     ends = row.interval.low, row.interval.high
+    key = model, task, row.name, measure, *names
     return Test(*key, row.difference, t_interval(gaps), ends, row.p, row.p, agree, len(gaps))
-
-
-def _places(result: Result) -> set[str]:
-    """The settings and groups, not the cells."""
-    return {*SETTINGS, *groups_of(result)}
 
 
 def _corrected(tests: Sequence[Test], families: Sequence[str]) -> list[Test]:

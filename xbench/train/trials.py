@@ -49,6 +49,11 @@ class State(NamedTuple):
     missing: list[str]
     """Tasks that it is not evaluated on."""
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.trained and not self.missing
+
 
 class Tasks(NamedTuple):
     """The tasks of a study, ready to be evaluated on."""
@@ -178,9 +183,7 @@ def finished(study: Study, folder: Path, tasks: Tasks) -> dict[str, dict[str, li
         DataError, IntegrityError: what is there does not match; runs that saw different bytes of one file.
     """
     found: dict[str, dict[str, list[Trial]]] = {}
-    todo = {
-        state.run.model for state in states(study.runs(), folder, tasks.chosen) if not state.trained or state.missing
-    }
+    todo = {state.run.model for state in states(study.runs(), folder, tasks.chosen) if not state.done}
     files: dict[str, tuple[str, str]] = {}
     for run in study.runs():
         if run.model in todo:
