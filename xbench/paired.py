@@ -85,8 +85,6 @@ def compare(
     Raises:
         DataError: different cells, queries or clusters; groups as in `bootstrap`, or that overlap.
     """
-    from statsmodels.stats.multitest import multipletests
-
     _same(first, second)
     members, further = group_members(first, groups), further or {}
     grouped = [cell for cells in members.values() for cell in cells]
@@ -109,7 +107,7 @@ def compare(
     p_holm, family = p.copy(), np.ones(len(p))
     for cells in families:
         if len(cells):
-            p_holm[cells], family[cells] = multipletests(p[cells], method="holm")[1], len(cells)
+            p_holm[cells], family[cells] = holm(p[cells]), len(cells)
     old, new = (with_groups(cell_means(s)[None], members)[0] for s in (first, second))
     intervals = bootstrap(gap, {**groups, **further}, level=level, resamples=resamples, seed=seed)
     edges = cell_edges(gap)
@@ -141,6 +139,13 @@ def compare(
             )
         )
     return rows
+
+
+def holm(p: Floats) -> Floats:
+    """(n,): p of a family of n tests, corrected so that any of them is wrongly significant as seldom as said."""
+    from statsmodels.stats.multitest import multipletests
+
+    return np.asarray(multipletests(p, method="holm")[1])
 
 
 def _same(first: Sample, second: Sample) -> None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "Write TREC runs and qrels of a stored result.",
     "run": "Evaluate a model on tasks; write the results, print the tables.",
     "score": "Score a TREC run of any system.",
+    "study": "Train variants of models, test and compare them.",
     "train": "Train a reference model by hybrid batches.",
     "tasks": "List the tasks, or the cells of one.",
 }
