@@ -189,6 +189,20 @@ def test_stopping_early_keeps_the_best_weights(data: Path, monkeypatch: pytest.M
     assert about["steps"] == 20 and about["validation"] == 0.5
 
 
+def test_saved_as_integers(data: Path) -> None:
+    full = run(config(), data / "full", data)
+    small = run(config(model={"int8": True}), data / "small", data)
+    (exact,) = weights(full).values()
+    kept = weights(small)
+    assert kept["embeddings"].dtype == np.int8 and np.abs(kept["embeddings"]).max() == 127
+    back = kept["embeddings"] * kept["weights"][:, None]
+    assert (np.abs(back - exact) <= np.abs(exact).max(axis=1, keepdims=True) / 254 * 1.001).all()
+    texts = ["de1x de2x de3x?", "fr7x"]
+    one, two = (load(str(model)) for model in (full, small))
+    found = [each.encode(each.prepare(texts, "queries").items, "queries", "de") for each in (one, two)]  # type: ignore[union-attr]
+    assert (found[0] * found[1]).sum(axis=1).min() > 0.999
+
+
 def test_a_finished_run_is_not_done_again_and_a_folder_is_of_one_run(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

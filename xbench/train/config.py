@@ -47,8 +47,6 @@ class Model:
     """`static`, `tiny`, or a checkpoint as for `xbench run`: `hf:NAME_OR_DIR[@REVISION]`."""
     vocabulary: int = 32_000
     """Pieces of the tokenizer of a model from scratch."""
-    romanize: bool = False
-    """Whether that tokenizer writes other scripts in Latin letters first; see `romanize`."""
     dim: int = 256
     """Dimensions of the vectors of a model from scratch."""
     layers: int = 4
@@ -63,6 +61,8 @@ class Model:
     """Put before each query; saved with the model."""
     prompt_passage: str = ""
     """Put before each passage; saved with the model."""
+    int8: bool = False
+    """Of `static`: saved as 8-bit integers and a scale for each token, a quarter of the size."""
     dropout: float = 0.1
     """Of `tiny`: of its layers. Of `static`: share of the tokens of a text that are left out in training."""
 
@@ -257,6 +257,7 @@ def _complaints(c: Config) -> dict[str, bool]:
         < 1,
         f"[model] dim: {c.model.dim} is no multiple of {c.model.heads} heads": c.model.base == "tiny"
         and c.model.dim % c.model.heads != 0,
+        "[model] int8: only of static": c.model.int8 and c.model.base != "static",
         f"[model] dropout: found {c.model.dropout}, expected 0 to below 1": not 0 <= c.model.dropout < 1,
         f"[sampling] mode: found {c.sampling.mode!r}, expected one of {', '.join(MODES)}": c.sampling.mode not in MODES,
         f"[sampling] alpha: found {c.sampling.alpha}, expected 0 to 1": not 0 <= c.sampling.alpha <= 1,

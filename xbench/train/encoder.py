@@ -42,6 +42,7 @@ class Trainee:
             model.max_seq_length = self._length
         # Parts of like length that a batch is encoded in: a bag of tokens needs no padding.
         self.buckets = 1 if self._static else 4
+        self._int8 = config.int8
         self._dropout = config.dropout if self._static else 0.0
         self.prompts: dict[Role, str] = {"queries": config.prompt_query, "passages": config.prompt_passage}
         # The names that sentence-transformers looks for; the folder then carries them wherever it is loaded.
@@ -109,3 +110,19 @@ class Trainee:
         """Write a folder that sentence-transformers, and xbench, load."""
         with quiet:
             self.module.save(str(folder), create_model_card=False, safe_serialization=True)
+        if self._int8:
+            _round(folder / "model.safetensors")
+
+
+def _round(path: Path) -> None:
+    """Rewrite the embeddings of a static model as integers, in the layout of model2vec, which others read too.
+
+    A row w becomes round(w / s) with s = max |w| / 127: it is off by at most s / 2 in each dimension.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    (embeddings,) = load_file(path).values()
+    scales = embeddings.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+    rounded = (embeddings / scales[:, None]).round().to(torch.int8)
+    save_file({"embeddings": rounded, "weights": scales}, path)

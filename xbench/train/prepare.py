@@ -100,11 +100,11 @@ def prepare(config: Config, cache: Path, data: Path | None) -> Prepared:
 
 def _tokenizer(config: Config, table: Table, files: Mapping[str, Pairs], cache: Path) -> "Tokenizer":
     """The tokenizer of the training text: kept in the cache, and always read from there."""
-    size, romanize = config.model.vocabulary, config.model.romanize
-    about = {**table.about, "data": asdict(config.data), "vocabulary": size, "romanize": romanize, "version": 1}
+    size = config.model.vocabulary
+    about = {**table.about, "data": asdict(config.data), "vocabulary": size, "version": 1}
     path = cache / "tokenizers" / f"{fingerprint(about)[:32]}.json"
     if not path.is_file():
-        made = train_tokenizer(used_texts(table, files, TOKENIZER_PAIRS), size, romanize)
+        made = train_tokenizer(used_texts(table, files, TOKENIZER_PAIRS), size)
         with atomic(path) as file:
             file.write(made.to_str().encode())
     return load_tokenizer(path)

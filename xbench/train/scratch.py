@@ -22,7 +22,7 @@ ALPHABET = 6_000
 START = 0.1
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int, romanize: bool = False) -> "Tokenizer":
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> "Tokenizer":
     """Byte-pair encoding (Sennrich et al. 2016) of lower-cased NFKC text: the same texts give the same bytes.
 
     Not Unigram: the tokenizers library's trainer of it gives another order and other scores at every call, and
@@ -34,12 +34,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, romanize: bool = Fals
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
-    steps = [normalizers.NFKC(), normalizers.Lowercase()]
-    if romanize:
-        from xbench.train.romanize import charsmap
-
-        steps.append(normalizers.Precompiled(charsmap()))
-    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace()])
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
