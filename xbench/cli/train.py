@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from xbench.cli.options import data_option, format_option, show_tables
+from xbench.cli.options import data_option, format_option, show_result, show_tables
 from xbench.errors import UsageError
 from xbench.sources import default_cache
 
@@ -26,6 +26,14 @@ from xbench.sources import default_cache
     metavar="KEY=VALUE",
     help="Instead of the config's, such as sampling.mode=x-y or training.seed=1; a TOML value; may be repeated.",
 )
+@click.option(
+    "-t",
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="TASK",
+    help="Evaluate the model on it, and put the scores in its card; results lie in the run's folder; may be repeated.",
+)
 @click.option("--dry-run", is_flag=True, help="Draw the batches and show what they are made of; train nothing.")
 @click.option("--threads", type=click.IntRange(1), help="To compute with. [all cores]")
 @data_option
@@ -34,6 +42,7 @@ def command(
     config: str,
     output: Path | None,
     overrides: tuple[str, ...],
+    tasks: tuple[str, ...],
     dry_run: bool,
     threads: int | None,
     data: Path | None,
@@ -51,11 +60,24 @@ def command(
     if dry_run:
         show_tables(_shares(chosen, cache, data), format_)
         return
+    from xbench.evaluate import Plan, evaluate
+    from xbench.models import load
+    from xbench.tasks import select
+    from xbench.train.card import add_scores
     from xbench.train.loop import train
 
     folder = output or Path("models") / Path(config).stem
     words = ["xbench", "train", config, *(word for each in overrides for word in ("--set", each))]
-    click.echo(train(chosen, folder, cache=cache, data=data, threads=threads, command=shlex.join(words)))
+    tested = select(list(tasks)) if tasks else []
+    model = train(chosen, folder, cache=cache, data=data, threads=threads, command=shlex.join(words))
+    results = []
+    for task in tested:
+        plan = Plan(cache, data, threads=threads, command=shlex.join([*words, "-t", task.name]))
+        results.append(evaluate(load(str(model)), task, plan=plan))
+        show_result(results[-1], task, folder / "results", format_)
+    if results:
+        add_scores(folder, results)
+    click.echo(model)
 
 
 def _override(given: str) -> tuple[str, Any]:
