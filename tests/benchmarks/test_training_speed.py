@@ -88,7 +88,7 @@ def config(folder: Path, dtype: str, cached: bool, steps: int, batch: int) -> An
     return read_config(path)
 
 
-def xbench(folder: Path, dtype: str, cached: bool, steps: int, batch: int) -> None:
+def by_xbench(folder: Path, dtype: str, cached: bool, steps: int, batch: int) -> None:
     from xbench.train.loop import train
 
     train(config(folder, dtype, cached, steps, batch), folder / "run", cache=folder / "cache", data=folder.parent)
@@ -108,7 +108,7 @@ def texts(folder: Path, steps: int, batch: int) -> dict[str, list[str]]:
     return {"anchor": [pairs[row]["question"] for row in rows], "positive": [pairs[row]["passage"] for row in rows]}
 
 
-def sentence_transformers(folder: Path, dtype: str, cached: bool, steps: int, batch: int) -> None:
+def by_sentence_transformers(folder: Path, dtype: str, cached: bool, steps: int, batch: int) -> None:
     import torch
     from datasets import Dataset
     from sentence_transformers import (
@@ -177,10 +177,8 @@ def test_training_speed(data: Path, tmp_path: Path) -> None:
     for name in names:
         *_, reference, asked = CONTESTANTS[name]
         wall, cpu = (statistics.median(column) for column in zip(*seconds[name], strict=True))
-        faster = [
-            statistics.median(theirs[i] / mine[i] for theirs, mine in zip(seconds[reference], seconds[name], strict=True))
-            for i in (0, 1)
-        ]
+        both = list(zip(seconds[reference], seconds[name], strict=True))
+        faster = [statistics.median(theirs[i] / mine[i] for theirs, mine in both) for i in (0, 1)]
         peak = statistics.median(peaks[name])
         ratios = f"{faster[1]:.2f} ({faster[0]:.2f}) | {asked or ''}"
         share = peak / statistics.median(peaks[reference])
@@ -200,7 +198,7 @@ if __name__ == "__main__":
     register_optimizer_step_post_hook(lambda *_: times.append((time.perf_counter(), time.process_time())))
     target, count, pairs_each = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     which, kind, is_cached, *_ = CONTESTANTS[sys.argv[1]]
-    run = xbench if which == "xbench" else sentence_transformers
+    run = by_xbench if which == "xbench" else by_sentence_transformers
     run(target, kind, is_cached, count, pairs_each)
     assert len(times) == count
     timed = len(times) - WARM

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import Tensor
 
+# Tokenized at a time: what a tokenizer knows of a text before only its ids are kept takes kilobytes.
+TEXTS = 256
+
 
 class Trainee:
     """A model to be trained; its parameters are those of `module`."""
@@ -62,9 +65,12 @@ class Trainee:
         if self._static:
             found = self._tokenizer.encode_batch_fast(prompted, add_special_tokens=False)
             return [each.ids[: self._length] for each in found]
+        ids: list[list[int]] = []
         with quiet:
-            ids = self._tokenizer(prompted, truncation=True, max_length=self._length)["input_ids"]
-        return [list(each) for each in ids]
+            for start in range(0, len(prompted), TEXTS):
+                some = prompted[start : start + TEXTS]
+                ids += self._tokenizer(some, truncation=True, max_length=self._length)["input_ids"]
+        return ids
 
     def encode(self, texts: Sequence[Sequence[int]] | Sequence[Any]) -> "Tensor":
         """Vectors, float (n, d), of texts given as token ids, with the graph for gradients."""
