@@ -577,7 +577,7 @@ def test_bundled_studies() -> None:
         assert study.name == name and study.claims and len(study.runs()) > 20
         assert all(run.config.data.clean_of == ("xquad-r", "mlqa-r") for run in study.runs())
         in_domain = {run.variant for run in study.runs() if "mlqa-test" not in run.config.data.without}
-        assert all("domain" == name for _ in in_domain)
+        assert all(name == "domain" for _ in in_domain)
     hybrid = read_study("hybrid")
     assert [len(m.seeds) for m in hybrid.models.values()] == [5, 3] and [*hybrid.variants] == ["x-x", "x-y", "hybrid"]
     assert [run.name for run in hybrid.runs()][:4] == [
