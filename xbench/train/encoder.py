@@ -65,6 +65,11 @@ class Trainee:
         if self._static:
             found = self._tokenizer.encode_batch_fast(prompted, add_special_tokens=False)
             return [each.ids[: self._length] for each in found]
+        if self._tokenizer.is_fast:  # many times faster than by its wrapper, which looks at every token
+            backend = self._tokenizer.backend_tokenizer
+            backend.enable_truncation(self._length, direction=self._tokenizer.truncation_side)
+            backend.no_padding()
+            return [each.ids for each in backend.encode_batch_fast(prompted)]
         ids: list[list[int]] = []
         with quiet:
             for start in range(0, len(prompted), TEXTS):

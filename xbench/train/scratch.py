@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xbench.errors import DataError
+from xbench.models.checkpoint import quiet
 from xbench.train.config import Model
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def tiny_model(config: Model, tokenizer: "Tokenizer") -> "SentenceTransformer":
         bert.config.save_pretrained(folder)
         save_file(bert.state_dict(), Path(folder) / "model.safetensors", metadata={"format": "pt"})
         wrapped.save_pretrained(folder)
-        module = Transformer(folder, config_kwargs={"local_files_only": True})
+        with quiet:
+            module = Transformer(folder, model_kwargs={"add_pooling_layer": False, "local_files_only": True})
     module.max_seq_length = config.max_length
     return SentenceTransformer(modules=[module, Pooling(config.dim, config.pooling), Normalize()], device="cpu")
 
