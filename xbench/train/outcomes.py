@@ -103,33 +103,36 @@ def outcome(study: Study, trials: Mapping[str, Mapping[str, Sequence[Trial]]]) -
     tests: list[Test] = []
     claimed: list[tuple[Claim, Test]] = []
     means: dict[tuple[str, str, str], Result] = {}
-    for model, variants in trials.items():
-        for task in next(iter(variants.values()))[0].results:
-            found = {variant: [trial.results[task] for trial in some] for variant, some in variants.items()}
-            averages = {variant: average(results, study.measures, variant) for variant, results in found.items()}
-            seeds = {variant: [macro_means(result) for result in results] for variant, results in found.items()}
-            for variant, mean in averages.items():
-                of_each = {a: [a] for a in dict.fromkeys(cell.cell.query_language for cell in mean.cells)}
-                shown = with_intervals(replace(mean, groupings={**mean.groupings, EACH: of_each}))
-                means[model, task, variant] = shown
-                values += _values(model, task, variant, seeds[variant], shown, study.measures)
-            with_baseline = [(study.baseline, variant) for variant in variants if variant != study.baseline]
-            for pair in dict.fromkeys([*with_baseline, *((claim.than, claim.better) for claim in study.claims)]):
-                first, second = pair
-                rows = compare_results(averages[first], averages[second], measures)
-                mine = [
-                    _test(model, task, measure, row, pair, (seeds[first], seeds[second]))
-                    for measure, some in rows.items()
-                    for row in some
-                    if measure in seeds[first][0].get(row.name, {})  # settings and groups, not cells
-                ]
-                tests += mine if pair in with_baseline else []
-                for claim in study.claims:
-                    asked = claim.than, claim.better, claim.setting, claim.measure
-                    claimed += [(claim, test) for test in mine if asked == (*pair, test.where, test.measure)]
-    for claim in study.claims if means else ():
-        if claim not in [each for each, _ in claimed]:
+    of_seeds = {
+        (model, task): {v: [macro_means(trial.results[task]) for trial in some] for v, some in variants.items()}
+        for model, variants in trials.items()
+        for task in next(iter(variants.values()))[0].results
+    }
+    for claim in study.claims:
+        if not any(claim.measure in seeds[claim.than][0].get(claim.setting, {}) for seeds in of_seeds.values()):
             raise DataError(f"study {study.name}: claim {claim.text!r}: no task has {claim.measure} of {claim.setting}")
+    for (model, task), seeds in of_seeds.items():
+        results = {variant: [trial.results[task] for trial in some] for variant, some in trials[model].items()}
+        averages = {variant: average(some, study.measures, variant) for variant, some in results.items()}
+        for variant, mean in averages.items():
+            of_each = {a: [a] for a in dict.fromkeys(cell.cell.query_language for cell in mean.cells)}
+            shown = with_intervals(replace(mean, groupings={**mean.groupings, EACH: of_each}))
+            means[model, task, variant] = shown
+            values += _values(model, task, variant, seeds[variant], shown, study.measures)
+        with_baseline = [(study.baseline, variant) for variant in results if variant != study.baseline]
+        for pair in dict.fromkeys([*with_baseline, *((claim.than, claim.better) for claim in study.claims)]):
+            first, second = pair
+            rows = compare_results(averages[first], averages[second], measures)
+            mine = [
+                _test(model, task, measure, row, pair, (seeds[first], seeds[second]))
+                for measure, some in rows.items()
+                for row in some
+                if measure in seeds[first][0].get(row.name, {})  # settings and groups, not cells
+            ]
+            tests += mine if pair in with_baseline else []
+            for claim in study.claims:
+                asked = claim.than, claim.better, claim.setting, claim.measure
+                claimed += [(claim, test) for test in mine if asked == (*pair, test.where, test.measure)]
     judged = _corrected([test for _, test in claimed], ["claims"] * len(claimed))
     verdicts = [Verdict(claim, test, _verdict(test)) for (claim, _), test in zip(claimed, judged, strict=True)]
     verdicts.sort(key=lambda verdict: study.claims.index(verdict.claim))
