@@ -61,20 +61,20 @@ class Trainee:
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         """The token ids of each text, prompted, cut, special tokens included."""
-        prompted = [self.prompts[role] + text for text in texts]
-        if self._static:
-            found = self._tokenizer.encode_batch_fast(prompted, add_special_tokens=False)
-            return [each.ids[: self._length] for each in found]
-        if self._tokenizer.is_fast:  # many times faster than by its wrapper, which looks at every token
-            backend = self._tokenizer.backend_tokenizer
-            backend.enable_truncation(self._length, direction=self._tokenizer.truncation_side)
-            backend.no_padding()
-            return [each.ids for each in backend.encode_batch_fast(prompted)]
         ids: list[list[int]] = []
-        with quiet:
-            for start in range(0, len(prompted), TEXTS):
-                some = prompted[start : start + TEXTS]
-                ids += self._tokenizer(some, truncation=True, max_length=self._length)["input_ids"]
+        for start in range(0, len(texts), TEXTS):
+            prompted = [self.prompts[role] + text for text in texts[start : start + TEXTS]]
+            if self._static:
+                found = self._tokenizer.encode_batch_fast(prompted, add_special_tokens=False)
+                ids += [each.ids[: self._length] for each in found]
+            elif self._tokenizer.is_fast:  # many times faster than by its wrapper, which looks at every token
+                backend = self._tokenizer.backend_tokenizer
+                backend.enable_truncation(self._length, direction=self._tokenizer.truncation_side)
+                backend.no_padding()
+                ids += [each.ids for each in backend.encode_batch_fast(prompted)]
+            else:
+                with quiet:
+                    ids += self._tokenizer(prompted, truncation=True, max_length=self._length)["input_ids"]
         return ids
 
     def encode(self, texts: Sequence[Sequence[int]] | Sequence[Any]) -> "Tensor":

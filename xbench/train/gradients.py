@@ -34,7 +34,6 @@ def backward(
     *,
     buckets: int = BUCKETS,
     dtype: torch.dtype = torch.float32,
-    excluded: Tensor | None = None,
 ) -> float:
     """Add the gradients of a batch's loss to `.grad` of the encoder's and the loss's parameters.
 
@@ -51,7 +50,6 @@ def backward(
         buckets: how many parts of like length the texts are encoded in where graphs are kept; 1 suits a model that
             needs no padding.
         dtype: what the encoder computes in, by autocast; weights, vectors, loss and gradients stay float32.
-        excluded: see `InfoNCE.forward`; on the device of the world.
 
     Returns:
         The loss of the whole batch.
@@ -93,7 +91,7 @@ def backward(
     everyone[places] = world.gather(mine).flatten(0, 1)
     everyone.requires_grad_()
     rows = slice(n * world.rank // world.size, n * (world.rank + 1) // world.size)
-    value = loss(everyone[:n], everyone[n:], excluded, rows)
+    value = loss(everyone[:n], everyone[n:], rows)
     value.backward()
     gradient, total = cast(Tensor, everyone.grad), value.detach()
     world.sum(gradient, total)

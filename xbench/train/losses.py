@@ -63,7 +63,6 @@ class InfoNCE(torch.nn.Module):
         self,
         queries: Tensor,
         passages: Tensor,
-        excluded: Tensor | None = None,
         rows: slice = slice(None),
     ) -> Tensor:
         """The loss of a batch, or one process's part of it: the parts of disjoint `rows` add up to the whole.
@@ -73,7 +72,6 @@ class InfoNCE(torch.nn.Module):
         Args:
             queries: float (n, d), of the whole batch, of any length.
             passages: float (m, d), m >= n: row i answers row i of `queries`.
-            excluded: bool (n, m): passages that are no negatives of a question; its own is never excluded.
             rows: the questions, and passages, whose terms are summed.
 
         Returns:
@@ -85,10 +83,9 @@ class InfoNCE(torch.nn.Module):
             answers = passages[:n]
             own = torch.arange(n, device=queries.device)[rows]
             scale = self._scale()
-            total = _entropy(queries[rows] @ passages.T * scale, own, None if excluded is None else excluded[rows])
+            total = _entropy(queries[rows] @ passages.T * scale, own)
             if self.symmetric:
-                back = None if excluded is None else excluded[:, :n].T[rows]
-                total = (total + _entropy(answers[rows] @ queries.T * scale, own, back)) / 2
+                total = (total + _entropy(answers[rows] @ queries.T * scale, own)) / 2
             if self.alignment:
                 total = total + self.alignment * (1 - (queries[rows] * answers[rows]).sum(dim=1)).sum()
             return total / n
@@ -106,8 +103,6 @@ def wide(vectors: Tensor) -> Tensor:
     return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
 
 
-def _entropy(scores: Tensor, targets: Tensor, excluded: Tensor | None) -> Tensor:
+def _entropy(scores: Tensor, targets: Tensor) -> Tensor:
     """Summed cross entropy of rows of scores whose columns `targets` are right."""
-    if excluded is not None:
-        scores = scores.masked_fill(excluded.scatter(1, targets[:, None], False), -math.inf)
     return cross_entropy(scores, targets, reduction="sum")
