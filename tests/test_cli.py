@@ -101,6 +101,16 @@ def test_demo(tmp_path: Path) -> None:
     assert found["command"] == "xbench run hash -t mini" and len(found["cells"]) == 132
     for setting in ("mono", "cross", "multi"):
         assert f"{found['summary'][setting]['AP']:.4f}" in done.stdout
+    (other,) = (tmp_path / "out").glob("static-*/mini.json")
+    better = json.loads(other.read_text())
+    assert better["command"] == "xbench run static -t mini" and better["model"]["name"] == "static"
+    for row in ("hash", "static"):
+        summary = (found if row == "hash" else better)["summary"]
+        wanted = [summary[setting]["AP"] for setting in ("mono", "cross", "multi")]
+        line = next(line for line in done.stdout.split("\n")[::-1] if line.startswith(f"| {row} |"))
+        assert all(f" {value:.4f} " in line for value in wanted)
+    for setting in ("cross", "multi"):
+        assert better["summary"][setting]["AP"] > 1.5 * found["summary"][setting]["AP"]
     again = xbench("demo", "-o", tmp_path / "again")
     assert again.stdout == done.stdout
     assert result.read_bytes() == next((tmp_path / "again").glob("hash-*/mini.json")).read_bytes()

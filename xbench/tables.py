@@ -205,6 +205,18 @@ def _plain(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def side_by_side(results: Sequence[Result], measures: Sequence[str]) -> Table:
+    """Results of one task: a row each, macro means of some measures by setting."""
+    means = [result.summary() for result in results]
+    heads = [(setting, m) for setting in means[0] for m in measures if any(m in some[setting] for some in means)]
+    rows: list[list[Value]] = [
+        [result.model["name"], *(some[setting].get(m) for setting, m in heads)]
+        for result, some in zip(results, means, strict=True)
+    ]
+    title = f"{_task(results[0])}: models side by side, macro means over languages (cross: over ordered pairs)"
+    return Table(title, ["model", *(f"{setting} {m}" for setting, m in heads)], rows)
+
+
 def render(tables: list[Table], format_: str) -> str:
     """Text in Markdown, CSV (full precision, one block a table) or LaTeX (booktabs)."""
     text = "\n".join({"md": _markdown, "csv": _csv, "tex": _latex}[format_](table) for table in tables)

@@ -236,8 +236,8 @@ def evaluate_and_show(
     nprobe: int | None = None,
     depth: int | None = None,
     **options: Any,
-) -> None:
-    """Evaluate, write each result as soon as it is there, print its tables."""
+) -> "list[Result]":
+    """Evaluate, write each result as soon as it is there, print its tables; returns the results."""
     from xbench.catalogue import parse_all
     from xbench.errors import UsageError
     from xbench.evaluate import Plan, evaluate
@@ -264,17 +264,20 @@ def evaluate_and_show(
             source_path(task, key, data, offline=offline)
     if any(re.search("@[0-9a-f]{40}$", part.name) for part in parts):  # commits, for the branch or tag asked for
         options["revision"] = None
+    results = []
     for said, task, own in zip(dict.fromkeys(tasks), chosen, groups, strict=True):
         given: dict[str, Any] = {"measures": measures, "batch-tokens": batch_tokens, "context": context or None}
         given |= {"languages": languages, "setting": settings, "by": by, "groups": group_files, **asked, **options}
         plan = Plan(default_cache(), data, offline, threads, command_line("run", loaded.name, said, given))
         result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens, groups=own, large=large)
         show_result(result, task, output, format_)
+        results.append(result)
         if run_depth:
             folder = output / result.model["slug"]
             for part in parts_of(task, data, offline=offline):
                 export_qrels(task, part.collection, part.cells, folder)
                 export_runs(result, task, part.collection, part.cells, folder, cache=default_cache(), depth=run_depth)
+    return results
 
 
 def show_result(result: "Result", task: "Task", output: Path, format_: str | None) -> None:

@@ -1,6 +1,6 @@
 """Models by their spelling.
 
-`hash`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`,
+`hash`, `static`, `hf:NAME_OR_DIR[@REVISION]`, `py:FILE_OR_MODULE:OBJECT`, `vectors:DIR`, `canary:NAME`,
 `api:URL#MODEL[@REVISION]`, `bm25`, `fuse:A+B`.
 """
 
@@ -45,14 +45,20 @@ ALL = tuple(field.name for field in fields(Options))
 # The options that a kind of model takes; a checkpoint, which is any other kind, takes all.
 TAKES: dict[str, tuple[str, ...]] = {
     "hash": (),
+    "static": (),
     "bm25": (),
     "py": (),
     "vectors": (),
     "canary": (),
     "api": ("normalize", "prompt_query", "prompt_passage", "dim"),
 }
+# The reference model that comes along; trained by `xbench train static`, see its card.
+REFERENCE = Path(__file__).parent / "static"
+# Kinds that are their whole spelling.
+PLAIN = ("hash", "static", "bm25")
 KNOWN = (
     "hash",
+    "static",
     "bm25",
     "hf:NAME_OR_DIR",
     "py:FILE_OR_MODULE:OBJECT",
@@ -193,6 +199,12 @@ def load(spelling: str, options: Options | None = None) -> "Encoder | Given | Re
         from xbench.models.hashing import HashEncoder
 
         return HashEncoder()
+    if spelling == "static":
+        from xbench.models.hf import load_hf
+
+        reference = load_hf(str(REFERENCE), options)
+        reference.name = spelling
+        return reference
     if spelling == "bm25":
         from xbench.models.bm25 import Bm25
 
@@ -232,7 +244,7 @@ def is_folder(name: str) -> bool:
 def _takes(spelling: str) -> tuple[str, ...]:
     """The options that a model takes."""
     kind, colon, _ = spelling.partition(":")
-    return TAKES[kind] if kind in TAKES and bool(colon) == (kind not in ("hash", "bm25")) else ALL
+    return TAKES[kind] if kind in TAKES and bool(colon) == (kind not in PLAIN) else ALL
 
 
 def _restricted(options: Options, names: Sequence[str]) -> Options:
