@@ -253,7 +253,7 @@ def test_what_does_not_match(copy: Path) -> None:
     refused(DataError, "config.json: of another config")
 
 
-def test_a_run_that_fails_leaves_the_others(copy: Path) -> None:
+def test_a_run_that_fails_leaves_the_others(copy: Path, done: Path) -> None:
     place = copy / "static" / "hybrid" / "seed-4"
     shutil.rmtree(place)
     shutil.rmtree(copy / "results" / "static" / "hybrid" / "seed-4")
@@ -265,6 +265,8 @@ def test_a_run_that_fails_leaves_the_others(copy: Path) -> None:
     with pytest.raises(XbenchError, match="nan"):
         go(copy, copy.parent / "study.toml", teach=fails)
     assert go(copy, copy.parent / "study.toml", only=("x-x/*",), teach=never) == []  # no half models
+    shutil.copytree(done / "static" / "hybrid" / "seed-4", place)  # trained, but not evaluated
+    assert go(copy, copy.parent / "study.toml", only=("x-x/*",), teach=never) == []
     assert not (copy / "study.json").exists()
 
 
@@ -475,7 +477,7 @@ def test_nobodys_own_settings(found: Found, done: Path, monkeypatch: pytest.Monk
     import matplotlib
 
     monkeypatch.setitem(matplotlib.rcParams, "font.size", 40.0)
-    monkeypatch.setitem(matplotlib.rcParams, "svg.hashsalt", None)
+    monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "red")
     study, _, out = found
     assert plots(study, out)["own-AP"] == (done / "plots/own-AP.svg").read_bytes()
     assert matplotlib.rcParams["font.size"] == 40.0
@@ -554,6 +556,18 @@ def test_no_such_study_or_key(world: Path, tmp_path: Path) -> None:
         read_study(str(tmp_path / "study.toml")).runs()
 
 
+def test_what_is_set_over_what(world: Path, tmp_path: Path) -> None:
+    """The config, the study, the variant, the seed: each over the one before."""
+    shutil.copy(world / "config.toml", tmp_path)
+    text = STUDY.replace("[models.static]", '[set]\n"sampling.alpha" = 0.75\n"model.dim" = 8\n[models.static]')
+    (tmp_path / "study.toml").write_text(text)
+    last = read_study(str(tmp_path / "study.toml")).runs()[-1]
+    assert last.name == "static/hybrid/seed-4" and last.config.training.seed == 4
+    first = read_study(str(tmp_path / "study.toml")).runs()[0]
+    alphas, config = (first.config.sampling.alpha, last.config.sampling.alpha), last.config
+    assert (alphas, config.model.dim, config.training.steps) == ((0.75, 0.25), 8, 12)
+
+
 QUESTIONS = ["alpha", "domain", "hybrid", "languages", "low-resource", "unseen"]
 
 
@@ -609,7 +623,7 @@ def test_what_is_missing_is_said(copy: Path, monkeypatch: pytest.MonkeyPatch, ca
     change(study, 'tasks = ["own.toml"]', 'tasks = ["own.toml", "wikihop"]')
     with pytest.raises(DataError, match="wikihop"):
         go(copy, study, teach=never, data=empty)
-    change(study, 'tasks = ["own.toml", "wikihop"]', 'tasks = ["own.toml"]\noptional = ["wikihop"]')
+    change(study, 'tasks = ["own.toml", "wikihop"]', 'tasks = ["own.toml"]\noptional = ["wikihop", "mlqa-r"]')
     monkeypatch.setattr(reports.importlib.util, "find_spec", lambda name: None)
     with caplog.at_level("INFO", "xbench"):
         tables = go(copy, study, only=("static/*/*",), teach=never, data=empty)
@@ -618,10 +632,20 @@ def test_what_is_missing_is_said(copy: Path, monkeypatch: pytest.MonkeyPatch, ca
         json.loads((copy / "study.json").read_text()),
         [f"other/{v}/seed-7" for v in ("x-x", "x-y", "hybrid")],
     )
-    assert (about["missing"], about["left_out"]) == (missing, ["wikihop"])
+    assert (about["missing"], about["left_out"]) == (missing, ["wikihop", "mlqa-r"])
     text = (copy / "table.md").read_text()
-    assert "Left out, since their data were not at hand: wikihop." in text and missing[0] in text
+    assert json.loads((copy / "study.json").read_text())["study"]["tasks"] == ["own.toml"]
+    assert "Left out, since their data were not at hand: wikihop, mlqa-r." in text and missing[0] in text
     assert "no plots" in caplog.text and not (copy / "plots").exists()
+
+
+def test_groups_of_languages(world: Path) -> None:
+    """Those of a task alone: else all cells would be in the group `other`."""
+    study = read_study(str(world / "study.toml"))
+    groups = {"a": {"greek": ("el",)}, "b": {"german": ("de", "vi"), "greek": ("el",)}}
+    made = dataclasses.replace(study, groups=groups, by=("seen:paper",))
+    expected = {"seen:paper": {"seen": ["de", "en"]}, "b": {"german": ["de"]}}
+    assert find_tasks(made, None).groupings == {"own": expected}
 
 
 def test_only(world: Path) -> None:
