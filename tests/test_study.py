@@ -624,6 +624,7 @@ def test_what_is_missing_is_said(copy: Path, monkeypatch: pytest.MonkeyPatch, ca
     with pytest.raises(DataError, match="wikihop"):
         go(copy, study, teach=never, data=empty)
     change(study, 'tasks = ["own.toml", "wikihop"]', 'tasks = ["own.toml"]\noptional = ["wikihop", "mlqa-r"]')
+    change(study, "[groups.script]", '[groups.new]\nall = ["de", "en"]\n[groups.script]')  # needs no new results
     monkeypatch.setattr(reports.importlib.util, "find_spec", lambda name: None)
     with caplog.at_level("INFO", "xbench"):
         tables = go(copy, study, only=("static/*/*",), teach=never, data=empty)
@@ -633,6 +634,7 @@ def test_what_is_missing_is_said(copy: Path, monkeypatch: pytest.MonkeyPatch, ca
         [f"other/{v}/seed-7" for v in ("x-x", "x-y", "hybrid")],
     )
     assert (about["missing"], about["left_out"]) == (missing, ["wikihop", "mlqa-r"])
+    assert "new: mono: all" in {value["where"] for value in about["values"]}
     text = (copy / "table.md").read_text()
     assert json.loads((copy / "study.json").read_text())["study"]["tasks"] == ["own.toml"]
     assert "Left out, since their data were not at hand: wikihop, mlqa-r." in text and missing[0] in text
