@@ -296,14 +296,14 @@ def test_interrupted_and_resumed(tmp_path: Path, own_cache: Path) -> None:
 
 
 def test_damaged_cache(tmp_path: Path, own_cache: Path) -> None:
-    assert xbench("demo", "-o", tmp_path / "out").returncode == 0
+    assert xbench("run", "hash", "-t", "mini", "-o", tmp_path / "out").returncode == 0
     shard = next(own_cache.glob("vectors/*/*.npy"))
     content = bytearray(shard.read_bytes())
     content[-1] ^= 64
     shard.write_bytes(content)
-    refused(xbench("demo", "-o", tmp_path / "again"), 7, str(shard), "delete it")
+    refused(xbench("run", "hash", "-t", "mini", "-o", tmp_path / "again"), 7, str(shard), "delete it")
     shard.unlink()
-    assert xbench("demo", "-o", tmp_path / "again").returncode == 0
+    assert xbench("run", "hash", "-t", "mini", "-o", tmp_path / "again").returncode == 0
 
 
 def test_hostile_names_stay_on_one_line_and_in_the_folder(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from xbench import storage
 from xbench.errors import DataError, IntegrityError, ModelOutputError
 from xbench.models import load
 from xbench.train import checkpoints, loop
@@ -121,6 +122,7 @@ def test_it_learns_and_its_model_loads_anywhere(base: str, data: Path) -> None:
     assert about["steps"] == 150 and about["sha256"] == chosen.sha256
     assert about["validation"] == max(values)
     assert (about["temperature"] != pytest.approx(0.1)) == (base == "tiny")
+    assert {path.stat().st_mode & 0o444 for path in [model, *model.iterdir()]} == {0o444 & ~storage.umask()}
     texts = ["de1x de2x de3x?", "fr7x", "en5x en6x."]
     theirs = SentenceTransformer(str(model), device="cpu")
     assert theirs.prompts["query"] == "ask: "

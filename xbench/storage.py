@@ -40,7 +40,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
+            os.chmod(name, 0o666 & ~umask())
             os.replace(name, path)
             _sync_folder(path.parent)
         except BaseException:
@@ -49,7 +49,8 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-def _umask() -> int:
+def umask() -> int:
+    """What the user wants no file to allow."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from xbench.errors import DataError, ModelOutputError
 from xbench.progress import log, track
-from xbench.storage import atomic, storage
+from xbench.storage import atomic, storage, umask
 from xbench.strictjson import read_json
 from xbench.threads import cores
 from xbench.train import checkpoints
@@ -257,6 +257,9 @@ def _finish(trainee: Trainee, folder: Path, about: dict[str, Any]) -> None:
         part = Path(tempfile.mkdtemp(prefix=".model-", dir=folder))
         trainee.save(part)
         (part / "README.md").write_text(card(about), encoding="utf-8")
+        for path in part.iterdir():  # some libraries write for the owner's eyes alone
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask())
+        part.chmod(0o777 & ~umask())
         shutil.rmtree(folder / "model", ignore_errors=True)  # of a run that was stopped between these two lines
         part.rename(folder / "model")
     with atomic(folder / "training.json") as file:
