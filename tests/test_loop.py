@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from xbench import storage
@@ -120,7 +121,7 @@ def test_it_learns_and_its_model_loads_anywhere(base: str, data: Path) -> None:
     assert len(values) == 15 and values[-1] > max(0.5, values[0] + 0.1), values
     about = json.loads((data / "run" / "training.json").read_text())
     assert about["steps"] == 150 and about["sha256"] == chosen.sha256
-    assert about["validation"] == max(values)
+    assert about["validation"] == values[-1], "of the weights that are saved, not of better ones before"
     assert (about["temperature"] != pytest.approx(0.1)) == (base == "tiny")
     assert {path.stat().st_mode & 0o444 for path in [model, *model.iterdir()]} == {0o444 & ~storage.umask()}
     texts = ["de1x de2x de3x?", "fr7x", "en5x en6x."]
@@ -274,6 +275,39 @@ def test_damaged_and_foreign_checkpoints(data: Path, monkeypatch: pytest.MonkeyP
     (place / "state.json").write_text("[]")
     with pytest.raises(IntegrityError, match="no state of step 10"):
         run(config(), folder, data)
+
+
+def test_weights_that_are_no_numbers_win_no_validation(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last step's loss is a number, and what it makes of the weights is not."""
+    step = torch.optim.AdamW.step
+    made: list[int] = []
+
+    def spoiled(self: torch.optim.AdamW, *_: Any) -> None:
+        step(self)
+        made.append(1)
+        if len(made) == 24:
+            for parameter in self.param_groups[0]["params"]:
+                parameter.data.fill_(float("nan"))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoiled)
+    with pytest.raises(ModelOutputError, match="validation: a vector is not of finite numbers; lower learning_rate"):
+        run(config(), data / "run", data)
+    assert not (data / "run" / "training.json").exists()
+
+
+def test_the_recorded_validation_is_of_the_saved_weights(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for patience, expected in ((0, 0.3), (9, 0.9)):
+        script = iter([0.2, 0.9, 0.3])
+        monkeypatch.setattr(loop, "held_out", lambda *_, script=script: lambda trainee: {"mean": next(script)})
+        run(config(training={"patience": patience}), data / str(patience), data)
+        assert json.loads((data / str(patience) / "training.json").read_text())["validation"] == expected
+
+
+def test_stopping_early_needs_something_to_judge_by(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs.jsonl", groups=6)
+    chosen = config(data={"holdout": 0.01}, training={"patience": 1})
+    with pytest.raises(DataError, match="patience: no pairs to judge by in a holdout of 0.01; raise it"):
+        run(chosen, tmp_path / "run", tmp_path)
 
 
 def test_missing_files(tmp_path: Path) -> None:

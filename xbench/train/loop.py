@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xbench.errors import DataError, ModelOutputError
 from xbench.progress import log, track
@@ -34,9 +34,6 @@ from xbench.train.prepare import prepare
 from xbench.train.sampling import Batch, Sampler
 from xbench.train.store import TokenStore
 from xbench.train.validation import held_out
-
-if TYPE_CHECKING:
-    pass
 
 # Steps between two lines of the log.
 LOG = 50
@@ -68,8 +65,8 @@ def train(
         The folder of the model.
 
     Raises:
-        DataError: see `prepare`; or the folder holds another run.
-        ModelOutputError: the loss is no longer a number.
+        DataError: see `prepare`; or the folder holds another run; or it should stop early, and nothing is held out.
+        ModelOutputError: the loss, or a vector, is no longer a number.
         IntegrityError, StorageError: a checkpoint is damaged, or cannot be written.
     """
     import torch
@@ -92,6 +89,8 @@ def train(
     loss = InfoNCE(**{name: value for name, value in config.about["loss"].items()}).to(world.device)
     sampler = Sampler(table, table.used & ~table.held_out, config.sampling, t.batch_size, t.seed)
     validate = held_out(config, table, tokens)
+    if t.patience and not validate:
+        raise DataError(f"[training] patience: no pairs to judge by in a holdout of {config.data.holdout}; raise it")
     parameters = [*model.parameters(), *loss.parameters()]
     groups = [
         {"params": [*model.parameters()], "weight_decay": t.weight_decay},
@@ -102,6 +101,7 @@ def train(
 
     # Where it stands.
     step, best, stale, recent = 0, -math.inf, 0, list[float]()
+    latest: float | None = None  # of a validation
     weights: dict[str, torch.Tensor] = {}  # the best ones, where training may stop early
     expected = {"config": config.sha256, "files": table.about["files"], "processes": world.size}
     torch.manual_seed(t.seed + world.rank)  # each process drops other neurons
@@ -162,8 +162,9 @@ def train(
                 log.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
                 if journal:
                     journal.write(step, **{f"validation/{name}": value for name, value in values.items()})
-                better = values["mean"] > best
-                best, stale = (values["mean"], 0) if better else (best, stale + 1)
+                latest = values["mean"]
+                better = latest > best
+                best, stale = (latest, 0) if better else (best, stale + 1)
                 if better and t.patience:
                     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
             if t.checkpoint_every and step % t.checkpoint_every == 0 and not end:
@@ -191,7 +192,7 @@ def train(
                 "by": composition(table),
             },
             "steps": step,
-            "validation": best if validate else None,
+            "validation": best if weights else latest,  # of the weights that are saved
             "temperature": loss.temperature,
             "seconds": round(time.monotonic() - started, 1),
             "environment": _environment(world),
