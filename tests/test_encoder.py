@@ -43,6 +43,8 @@ def test_a_key_for_all_that_decides_token_ids(minilm: Path) -> None:
         for given in ({}, {"max_length": 64}, {"prompt_query": "q"}, {"prompt_passage": "q"}, {"dropout": 0.5})
     ]
     assert len(set(keys)) == 4 and keys[0] == keys[-1]
+    model.tokenizer.truncation_side = "left"
+    assert str(Trainee(model, Model(base="x")).key) not in keys
 
 
 def test_too_long(minilm: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from xbench import storage
 from xbench.errors import DataError, IntegrityError, ModelOutputError
 from xbench.models import load
-from xbench.train import checkpoints, loop
+from xbench.train import checkpoints, loop, store
 from xbench.train.config import Config, config_of
 from xbench.train.sampling import Sampler
 
@@ -313,6 +313,34 @@ def test_stopping_early_needs_something_to_judge_by(tmp_path: Path) -> None:
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\[data\] files: no .*pairs.jsonl"):
         run(config(), tmp_path / "run", tmp_path)
+
+
+@pytest.mark.parametrize("base", ["hf:./nowhere", "statik"])
+def test_a_base_that_is_none(base: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=rf"^\[model\] base: cannot load {base}: .*expected static, tiny, the folder"):
+        run(config(base), data / "run", data)
+
+
+def test_a_damaged_tokenizer_in_the_cache(data: Path) -> None:
+    run(config(), data / "one", data)
+    (kept,) = (data / "cache" / "tokenizers").iterdir()
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.raises(IntegrityError, match=f"{kept.name} is damaged: .*; delete it, and it is made again"):
+        run(config(), data / "two", data)
+
+
+def test_of_two_writers_of_a_cache_the_first_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whatever moment: also between another one's look at what is there and its renaming."""
+    place = tmp_path / "pairs" / "key"
+    exists = Path.exists
+    with store._folder(place) as slow:
+        (slow / "manifest.json").write_text("slow")
+        with store._folder(place) as fast:
+            (fast / "manifest.json").write_text("fast")
+        monkeypatch.setattr(Path, "exists", lambda self, **more: self != place and exists(self, **more))
+    assert (place / "manifest.json").read_text() == "fast"
+    assert [path.name for path in place.parent.iterdir()] == ["key"]
 
 
 SCRIPT = """

@@ -68,7 +68,7 @@ def to_json(study: Study, trials: Trials, found: Outcome) -> dict[str, Any]:
         "study": study.about,
         "sha256": study.sha256,
         "environments": environments,
-        "files": runs[0].record["data"]["files"] if runs else {},
+        "files": {name: digest for trial in runs for name, digest in trial.record["data"]["files"].items()},
         "statistics": {
             "level": LEVEL,
             "over_seeds": "Student's t",

@@ -320,9 +320,13 @@ class _folder:
         return self._part
 
     def __exit__(self, kind: object, *error: object) -> None:
-        if kind is None and not self._folder.exists():
+        if kind is None:
             with storage(self._folder, "write"):
-                self._part.rename(self._folder)
+                try:
+                    self._part.rename(self._folder)
+                except OSError:  # it is not empty: another writer was first, be it between a look and the renaming
+                    if not self._folder.is_dir():
+                        raise
         shutil.rmtree(self._part, ignore_errors=True)
 
 
