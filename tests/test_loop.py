@@ -15,10 +15,12 @@ import torch
 from safetensors.numpy import load_file
 
 from xbench import storage
-from xbench.errors import DataError, IntegrityError, ModelOutputError
+from xbench.errors import DataError, IntegrityError, ModelOutputError, UsageError
 from xbench.models import load
 from xbench.train import checkpoints, loop, store
 from xbench.train.config import Config, config_of
+from xbench.train.distributed import World
+from xbench.train.prepare import prepare
 from xbench.train.sampling import Sampler
 
 LANGUAGES = ("de", "en", "fr")
@@ -268,7 +270,7 @@ def test_damaged_and_foreign_checkpoints(data: Path, monkeypatch: pytest.MonkeyP
             run(config(), folder, data)
     (place / "state.safetensors").write_bytes(state)
     facts = json.loads((place / "state.json").read_text())
-    for name, value in (("config", "0" * 64), ("files", {}), ("processes", 2)):
+    for name, value in (("config", "0" * 64), ("files", {}), ("processes", 2), ("clean_of", [1, ["a", "1", "0"]])):
         (place / "state.json").write_text(json.dumps(facts | {name: value}))
         with pytest.raises(DataError, match=f"another {name}"):
             run(config(), folder, data)
@@ -386,6 +388,41 @@ def test_killed_at_random_moments(kills: int, data: Path) -> None:
     assert killed(data / "run", data, kills, steps) == kills
     assert same(straight, data / "run" / "model")
     assert log_of(data / "run") == log_of(data / "straight")
+
+
+def test_batches_that_do_not_divide_among_processes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "join", lambda: World(0, 3))
+    with pytest.raises(UsageError, match="batch_size: 16 pairs do not divide among 3 processes; take a multiple"):
+        run(config(), data / "run", data)
+    table, tokens, _ = prepare(config(), data / "cache", data)
+    sampler = Sampler(table, table.used, config().sampling, 8, 0)
+    queries, passages = loop._texts(sampler.batch(0), tokens, 0, 0, World(0, 8))
+    assert len(queries) == len(passages) == 8
+    with pytest.raises(DataError, match="step 7: a batch of 8 pairs, all that are left to draw, does not divide among 9"):
+        loop._texts(sampler.batch(0), tokens, 0, 6, World(0, 9))
+
+
+class Elsewhere(World):
+    """A process on a machine that does not see the checkpoint of process 0."""
+
+    def agree(self, value: float) -> float:
+        return 10.0 if type(value) is int else value
+
+
+def test_machines_without_a_folder_in_common(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "join", Elsewhere)
+    with pytest.raises(IntegrityError, match="run: its checkpoint is not the one of process 0; give all machines one"):
+        run(config(), data / "run", data)
+
+
+def test_one_process_evaluates(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xbench.cli.train import command
+
+    (data / "config.toml").write_text('[data]\nfiles = ["pairs.jsonl"]\n[model]\nbase = "static"\n')
+    monkeypatch.setattr(loop, "train", lambda *_, **__: data / "run" / "model")
+    monkeypatch.setattr("xbench.train.distributed.join", lambda: World(1, 2))
+    monkeypatch.setattr("xbench.evaluate.evaluate", lambda *_, **__: pytest.fail("evaluated"))
+    command.main([str(data / "config.toml"), "-t", "mini"], standalone_mode=False)
 
 
 def test_two_processes_give_the_model_of_one(data: Path) -> None:

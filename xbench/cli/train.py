@@ -64,12 +64,15 @@ def command(
     from xbench.models import load
     from xbench.tasks import select
     from xbench.train.card import add_scores
+    from xbench.train.distributed import join
     from xbench.train.loop import train
 
     folder = output or Path("models") / Path(config).stem
     words = ["xbench", "train", config, *(word for each in overrides for word in ("--set", each))]
     tested = select(list(tasks)) if tasks else []
     model = train(chosen, folder, cache=cache, data=data, threads=threads, command=shlex.join(words))
+    if join().rank:
+        return  # of several processes one evaluates
     results = []
     for task in tested:
         plan = Plan(cache, data, threads=threads, command=shlex.join([*words, "-t", task.name]))

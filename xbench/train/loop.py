@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from xbench.errors import DataError, ModelOutputError
+from xbench.errors import DataError, IntegrityError, ModelOutputError, UsageError
 from xbench.progress import log, track
 from xbench.storage import atomic, storage, umask
 from xbench.strictjson import read_json
@@ -65,6 +65,7 @@ def train(
         The folder of the model.
 
     Raises:
+        UsageError: a batch size that does not divide among the processes.
         DataError: see `prepare`; or the folder holds another run; or it should stop early, and nothing is held out.
         ModelOutputError: the loss, or a vector, is no longer a number.
         IntegrityError, StorageError: a checkpoint is damaged, or cannot be written.
@@ -74,6 +75,10 @@ def train(
     t, started = config.training, time.monotonic()
     torch.set_num_threads(threads or cores())
     world = join()
+    if t.batch_size % world.size:
+        raise UsageError(
+            f"[training] batch_size: {t.batch_size} pairs do not divide among {world.size} processes; take a multiple"
+        )
     if world.agree(world.rank == 0 and _claim(config, folder)):
         log.info("%s: finished before", folder)
         return folder / "model"
@@ -104,6 +109,7 @@ def train(
     latest: float | None = None  # of a validation
     weights: dict[str, torch.Tensor] = {}  # the best ones, where training may stop early
     expected = {"config": config.sha256, "files": table.about["files"], "processes": world.size}
+    expected["clean_of"] = table.about.get("clean_of")  # their texts decide what is left out
     torch.manual_seed(t.seed + world.rank)  # each process drops other neurons
     if found := checkpoints.load(folder, expected):
         step, (tensors, facts) = found
@@ -117,6 +123,8 @@ def train(
             checkpoints.restore_optimizer(optimizer, tensors)
             checkpoints.restore_rng(tensors, world)
         log.info("%s: goes on after step %d", folder, step)
+    if step != world.agree(step):
+        raise IntegrityError(f"{folder}: its checkpoint is not the one of process 0; give all machines one folder")
 
     model.train()
     journal = Journal(folder, step) if world.rank == 0 else None
@@ -217,7 +225,12 @@ def _claim(config: Config, folder: Path) -> bool:
 
 def _texts(batch: Batch, tokens: TokenStore, negatives: int, step: int, world: World) -> tuple[list[Any], list[Any]]:
     """The token ids of a batch's questions and passages, then of hard negatives; as many as divide among processes."""
-    n = len(batch.queries) - len(batch.queries) % world.size
+    n = len(batch.queries) - len(batch.queries) % world.size  # of a short batch; others divide
+    if not n:
+        raise DataError(
+            f"step {step + 1}: a batch of {len(batch.queries)} pairs, all that are left to draw, does not divide among "
+            f"{world.size} processes; start fewer, or leave its language or data set out"
+        )
     queries, passages = tokens.questions.of(batch.queries[:n]), tokens.passages.of(batch.passages[:n])
     if not negatives:
         return queries, passages
