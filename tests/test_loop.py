@@ -398,7 +398,9 @@ def test_batches_that_do_not_divide_among_processes(data: Path, monkeypatch: pyt
     sampler = Sampler(table, table.used, config().sampling, 8, 0)
     queries, passages = loop._texts(sampler.batch(0), tokens, 0, 0, World(0, 8))
     assert len(queries) == len(passages) == 8
-    with pytest.raises(DataError, match="step 7: a batch of 8 pairs, all that are left to draw, does not divide among 9"):
+    with pytest.raises(
+        DataError, match="step 7: a batch of 8 pairs, all that are left to draw, does not divide among 9"
+    ):
         loop._texts(sampler.batch(0), tokens, 0, 6, World(0, 9))
 
 
