@@ -54,7 +54,7 @@ class Model:
     heads: int = 4
     """Of `tiny`."""
     max_length: int = 128
-    """Tokens of a text, special ones included; what is longer is cut."""
+    """Tokens of a text, special ones included; what is longer is cut: of `static` in training alone."""
     pooling: str = "mean"
     """mean or cls; of a checkpoint that is no sentence-transformers folder, and of `tiny`."""
     prompt_query: str = ""
