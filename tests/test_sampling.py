@@ -253,6 +253,27 @@ def test_no_false_negatives(data: st.DataObject, tmp_path_factory: pytest.TempPa
             assert (q == p) if batch.mono else (lines[q]["lang"] != lines[p]["lang"])
 
 
+def test_no_passage_is_another_ones_in_another_language(tmp_path: Path) -> None:
+    """Two questions on one paragraph: in whatever languages they are drawn, each passage answers both."""
+    languages = ("de", "en", "fr")
+    lines = [
+        line(f"g{i}-{j}", language, passage=f"paragraph {i} in {language}")
+        for i in range(6)
+        for j in range(4)
+        for language in languages
+    ]
+    # By way of another: h0 has g0's passage in German alone, h1 has h0's in French alone.
+    lines += [line("h0", "de", passage="paragraph 0 in de"), line("h0", "fr", passage="h in fr")]
+    lines += [line("h1", "fr", passage="h in fr"), line("h1", "en", passage="h1 in en")]
+    table = table_of(lines, tmp_path)
+    for mode in ("x-y", "x-x-mixed", "x-x", "hybrid"):
+        sampler = Sampler(table, table.used, Sampling(mode=mode), 16, 0)
+        for batch in map(sampler.batch, range(40)):
+            paragraphs = [lines[q]["group"][1:].split("-")[0] for q in batch.queries]
+            kin = ["0" if lines[q]["group"][0] == "h" else p for q, p in zip(batch.queries, paragraphs, strict=True)]
+            assert len(set(kin)) == len(kin) >= 5
+
+
 def test_pure_and_seeded(tmp_path: Path) -> None:
     table = table_of(world(COUNTS), tmp_path)
 

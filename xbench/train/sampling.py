@@ -15,8 +15,10 @@ A batch is mono with probability 1 (x-x, en-en), 0 (x-y) or alpha (hybrid). Mono
 pair of languages (l, l) for all their pairs, cross batches one for each pair; x-x-mixed draws (l, l)
 for each pair. English-only sets have no cell across languages, so they join mono batches alone.
 
-In a batch no two pairs share a group, a question or a passage, which would be false negatives: what
-is drawn second is thrown away and drawn anew. Where a cell has few members, realised shares can
+In a batch no two pairs share a group, a question or a passage, nor have groups that share a passage in
+any language, directly or by way of others: these would be false negatives (of two questions on one
+paragraph, each is answered by the other's passage, whatever language it is in). What is drawn second is
+thrown away and drawn anew. Where a cell has few members, realised shares can
 therefore differ from P; `xbench train --dry-run` shows both.
 """
 
@@ -84,6 +86,8 @@ class Sampler:
         new = np.append(True, (np.diff(group[order]) != 0) | (np.diff(dataset[order]) != 0))[: len(order)]
         family = np.empty(len(mine), np.int64)
         family[order] = np.cumsum(new) - 1
+        self._kin = np.zeros(len(rows), np.int32)
+        self._kin[mine] = _kin(group, table.columns["passage"][mine])
         weigh = _Weights(table, sampling)
         languages = list(range(len(table.languages)))
         if sampling.mode == "en-en":
@@ -112,7 +116,7 @@ class Sampler:
             dataset = int(cells.dataset[self._draw(rng, mono, language, dataset, 1)[0]])
         queries: list[int] = []
         passages: list[int] = []
-        seen: tuple[set[int], set[int]] = set(), set()  # groups, texts
+        seen: tuple[set[int], set[int]] = set(), set()  # kin, texts
         stale = 0
         while len(queries) < self._size and stale < PATIENCE:
             before = len(queries)
@@ -130,16 +134,16 @@ class Sampler:
     def _add(
         self, first: Ints, second: Ints, queries: list[int], passages: list[int], seen: tuple[set[int], set[int]]
     ) -> None:
-        """Add what shares neither group nor text with what is there, until the batch is full."""
-        groups, texts = seen
+        """Add what is no kin of what is there and shares no text with it, until the batch is full."""
+        kin, texts = seen
         columns = self._columns
-        facts = [columns["group"][first], columns["question"][first], columns["passage"][second]]
-        for query, passage, group, question, answer in zip(
+        facts = [self._kin[first], columns["question"][first], columns["passage"][second]]
+        for query, passage, its, question, answer in zip(
             first.tolist(), second.tolist(), *(each.tolist() for each in facts), strict=True
         ):
-            if group in groups or question in texts or answer in texts:
+            if its in kin or question in texts or answer in texts:
                 continue
-            groups.add(group)
+            kin.add(its)
             texts.update((question, answer))
             queries.append(query)
             passages.append(passage)
@@ -173,6 +177,19 @@ class _Rows:
         keys = families * LANGUAGES + languages
         first, last = (np.searchsorted(self._keys, keys, side) for side in ("left", "right"))
         return self._rows[first + (uniform * (last - first)).astype(np.int64)]
+
+
+def _kin(group: NDArray[np.uint64], passage: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """(n,): the same number for rows whose groups are one, or share a passage, or are so linked by others."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    groups, of_group = np.unique(group, return_inverse=True)
+    passages, of_passage = np.unique(passage, return_inverse=True)
+    places = of_group.astype(np.int32), (of_passage + len(groups)).astype(np.int32)
+    graph = coo_array((np.ones(len(group), np.int8), places), shape=(len(groups) + len(passages),) * 2)
+    _, label = connected_components(graph, directed=False)
+    return np.asarray(label[of_group], np.int32)
 
 
 class _Weights:
