@@ -274,6 +274,27 @@ def test_no_passage_is_another_ones_in_another_language(tmp_path: Path) -> None:
             assert len(set(kin)) == len(kin) >= 5
 
 
+def test_how_many_pairs_are_drawn_from(tmp_path: Path) -> None:
+    table = table_of(
+        world({("a", "qa", ("de", "en")): 7, ("a", "qa", ("fr",)): 5, ("b", "term", ("de", "fr")): 3}), tmp_path
+    )
+    cases = [
+        (Sampling(mode="x-x"), 19),
+        (Sampling(mode="en-en"), 7),
+        (Sampling(mode="x-x-mixed", mono_kinds=("term",)), 6),
+        (Sampling(mode="x-y"), 20),
+        (Sampling(mode="x-y", kinds={"qa": 1.0}), 14),
+        (Sampling(mode="hybrid"), 25),
+        (Sampling(mode="hybrid", alpha=0.0), 20),
+        (Sampling(mode="hybrid", alpha=1.0), 19),
+    ]
+    for sampling, expected in cases:
+        sampler = Sampler(table, table.used, sampling, 4, 0)
+        batches = [sampler.batch(step) for step in range(400)]
+        rows = np.unique(np.concatenate([np.append(batch.queries, batch.passages) for batch in batches]))
+        assert sampler.drawn_from == len(rows) == expected
+
+
 def test_pure_and_seeded(tmp_path: Path) -> None:
     table = table_of(world(COUNTS), tmp_path)
 

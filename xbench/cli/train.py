@@ -115,6 +115,7 @@ def _shares(config: Any, cache: Path, data: Path | None) -> list[Any]:
     training, held_out = int((table.used & ~table.held_out).sum()), int(table.held_out.sum())
     pairs: list[list[Value]] = [
         ["for training", training],
+        ["that batches draw from", sampler.drawn_from],
         ["held out", held_out],
         *([f"left out: {r}", n] for r, n in left),
     ]

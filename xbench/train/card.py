@@ -143,7 +143,8 @@ def _data(about: Mapping[str, Any], by: Mapping[str, Mapping[str, int]], languag
     found = [
         _table(["file", "SHA-256"], [[name, digest] for name, digest in sorted(data["files"].items())]),
         f"{pairs['training']:,} pairs to train on and {pairs['held_out']:,} held out to validate on; left out: {left}. "
-        "By data set (source/kind) and language of the question:",
+        f"Batches draw from {pairs.get('drawn_from', pairs['training']):,} of them: by their mode and kinds never from "
+        "the others. By data set (source/kind) and language of the question:",
         _table(["data set", *languages, "all", "share"], shares),
     ]
     if not data.get("clean_of"):

@@ -196,6 +196,7 @@ def train(
             "data": table.about,
             "pairs": {
                 "training": int((table.used & ~table.held_out).sum()),
+                "drawn_from": sampler.drawn_from,
                 "held_out": int(table.held_out.sum()),
                 "by": composition(table),
             },

@@ -99,6 +99,7 @@ def _run(trial: Trial, environments: list[Any]) -> dict[str, Any]:
         "overrides": dict(run.overrides),
         "steps": record["steps"],
         "pairs": record["pairs"]["training"],
+        "drawn_from": record["pairs"].get("drawn_from"),
         "validation": record["validation"],
         "environment": environments.index(record["environment"]),
         "results": {

@@ -97,8 +97,15 @@ class Sampler:
         self.mono = _mono_cells(mine[alone], asked[alone], dataset[alone], weigh)
         self.cross = _cross_cells(family, asked, answered, dataset[order[new]], weigh)
         self._questions, self._passages = _Rows(family, asked, mine), _Rows(family, answered, mine)
+        inside = np.zeros(len(mine) + 1, bool)  # families that a cross cell has
+        for start, size in {*zip(self.cross.start.tolist(), self.cross.size.tolist(), strict=True)}:
+            inside[self.cross.members[start : start + size]] = True
+        within = np.zeros(len(rows), bool)  # rows that a mono cell has
+        for start, size in zip(self.mono.start.tolist(), self.mono.size.tolist(), strict=True):
+            within[self.mono.members[start : start + size]] = True
         self._drawn: dict[tuple[bool, int, int], tuple[Ints, Floats]] = {}
         self.mono_share = {"x-y": 0.0, "hybrid": sampling.alpha}.get(sampling.mode, 1.0)
+        self.drawn_from = int(((within[mine] & (self.mono_share > 0)) | (inside[family] & (self.mono_share < 1))).sum())
         if self.mono_share > 0 and not len(self.mono.size):
             raise DataError(f"mode {sampling.mode}: no pair in one language of kinds {', '.join(sampling.mono_kinds)}")
         if self.mono_share < 1 and not len(self.cross.size):
