@@ -207,7 +207,7 @@ def test_composition_counts_what_is_used() -> None:
         "language": np.array([1, 0, 1, 1, 0], np.uint8),
     }
     used = np.array([True, True, True, True, False])
-    table = Table(columns, ["en", "de"], ["a", "b"], used, ~used, ~used, {})
+    table = Table(columns, ["en", "de"], ["a", "b"], used, ~used, ~used, np.arange(len(used), dtype=np.int32), {})
     assert composition(table) == {f"a/{KINDS[0]}": {"en": 1, "de": 1}, f"b/{KINDS[2]}": {"de": 2}}
     json.dumps(composition(table))
 

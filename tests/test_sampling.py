@@ -318,6 +318,21 @@ def test_rows_outside_the_mask_are_never_drawn(tmp_path: Path) -> None:
     assert all(len(sides) == 1 for sides in by_group.values()), "translations stay on one side"
 
 
+def test_no_passage_that_is_held_out_is_trained_on(tmp_path: Path) -> None:
+    lines = [
+        line(f"g{i}-{j}", language, passage=f"paragraph {i} in {language}")
+        for i in range(60)
+        for j in range(3)
+        for language in ("de", "en")
+    ]
+    tables = [table_of(some, tmp_path, holdout=0.3) for some in (lines, lines[::-1])]
+    sides: dict[str, set[bool]] = {}
+    for pair, held in zip(lines, tables[0].held_out.tolist(), strict=True):
+        sides.setdefault(pair["passage"], set()).add(held)
+    assert all(len(each) == 1 for each in sides.values()) and 20 < sum(True in each for each in sides.values()) < 52
+    assert tables[1].held_out.tolist()[::-1] == tables[0].held_out.tolist(), "whatever the order of the lines"
+
+
 def test_a_batch_is_short_where_its_cells_are_used_up(tmp_path: Path) -> None:
     table = table_of(world({("a", "qa", ("de",)): 5, ("a", "qa", ("en",)): 40}), tmp_path)
     sampler = Sampler(table, table.used, Sampling(mode="x-x"), 16, 0)

@@ -32,7 +32,8 @@ class Data:
     limits: Mapping[str, int] = field(default_factory=dict)
     """Language -> at most about this many of its pairs, chosen by a hash of the group's name."""
     holdout: float = 0.02
-    """Share of the groups that are kept for validation, chosen by a hash of the group's name."""
+    """Share of the groups that are kept for validation, chosen by a hash of their names; those that share a passage go
+    together."""
     clean_of: tuple[str, ...] = ()
     """Tasks of which no text may occur in a pair."""
     contaminated: str = "refuse"

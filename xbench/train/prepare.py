@@ -101,7 +101,7 @@ def prepare(config: Config, cache: Path, data: Path | None) -> Prepared:
 def _tokenizer(config: Config, table: Table, files: Mapping[str, Pairs], cache: Path) -> "Tokenizer":
     """The tokenizer of the training text: kept in the cache, and always read from there."""
     size = config.model.vocabulary
-    about = {**table.about, "data": asdict(config.data), "vocabulary": size, "version": 1}
+    about = {**table.about, "data": asdict(config.data), "vocabulary": size, "version": 2}
     path = cache / "tokenizers" / f"{fingerprint(about)[:32]}.json"
     if not path.is_file():
         made = train_tokenizer(used_texts(table, files, TOKENIZER_PAIRS), size)

@@ -86,8 +86,7 @@ class Sampler:
         new = np.append(True, (np.diff(group[order]) != 0) | (np.diff(dataset[order]) != 0))[: len(order)]
         family = np.empty(len(mine), np.int64)
         family[order] = np.cumsum(new) - 1
-        self._kin = np.zeros(len(rows), np.int32)
-        self._kin[mine] = _kin(group, table.columns["passage"][mine])
+        self._kin = table.kin
         weigh = _Weights(table, sampling)
         languages = list(range(len(table.languages)))
         if sampling.mode == "en-en":
@@ -184,19 +183,6 @@ class _Rows:
         keys = families * LANGUAGES + languages
         first, last = (np.searchsorted(self._keys, keys, side) for side in ("left", "right"))
         return self._rows[first + (uniform * (last - first)).astype(np.int64)]
-
-
-def _kin(group: NDArray[np.uint64], passage: NDArray[np.uint64]) -> NDArray[np.int32]:
-    """(n,): the same number for rows whose groups are one, or share a passage, or are so linked by others."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    groups, of_group = np.unique(group, return_inverse=True)
-    passages, of_passage = np.unique(passage, return_inverse=True)
-    places = of_group.astype(np.int32), (of_passage + len(groups)).astype(np.int32)
-    graph = coo_array((np.ones(len(group), np.int8), places), shape=(len(groups) + len(passages),) * 2)
-    _, label = connected_components(graph, directed=False)
-    return np.asarray(label[of_group], np.int32)
 
 
 class _Weights:
