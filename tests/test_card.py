@@ -100,7 +100,7 @@ def test_what_a_card_says() -> None:
         "```sh\nxbench train static --set training.seed=3\n```",
         "was not looked at",
         "None yet",
-        "only the first 77 tokens",
+        "In training, only the first 77 tokens of a text were read; now all are.",
         "order of words plays no part",
         "eprint = {2408.10536}",
         "in 2 languages (de, en)",
@@ -111,6 +111,7 @@ def test_what_a_card_says() -> None:
     assert [line for line in text.split("\n") if line.startswith("## ")] == [
         f"## {name}" for name in ("Use", "Data", "Training", "Scores", "Limits", "Citation")
     ]
+    assert "Of a text, only the first 77 tokens are read." in card(about(config__model__base="tiny"))
     assert "license" not in front(text)
     assert card(about()) == text and text.endswith("\n") and "None\n" not in text
 
@@ -206,7 +207,7 @@ def test_composition_counts_what_is_used() -> None:
         "language": np.array([1, 0, 1, 1, 0], np.uint8),
     }
     used = np.array([True, True, True, True, False])
-    table = Table(columns, ["en", "de"], ["a", "b"], used, ~used, ~used, {})
+    table = Table(columns, ["en", "de"], ["a", "b"], used, ~used, ~used, np.arange(len(used), dtype=np.int32), {})
     assert composition(table) == {f"a/{KINDS[0]}": {"en": 1, "de": 1}, f"b/{KINDS[2]}": {"de": 2}}
     json.dumps(composition(table))
 

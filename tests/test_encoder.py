@@ -43,6 +43,8 @@ def test_a_key_for_all_that_decides_token_ids(minilm: Path) -> None:
         for given in ({}, {"max_length": 64}, {"prompt_query": "q"}, {"prompt_passage": "q"}, {"dropout": 0.5})
     ]
     assert len(set(keys)) == 4 and keys[0] == keys[-1]
+    model.tokenizer.truncation_side = "left"
+    assert str(Trainee(model, Model(base="x")).key) not in keys
 
 
 def test_too_long(minilm: Path) -> None:
@@ -66,6 +68,19 @@ def test_a_static_model_drops_tokens_in_training_alone(static: Callable[..., Tra
     one, other = trainee.encode(ids), trainee.encode(ids)
     assert not torch.equal(one[0], other[0]), "of a long text, half of the tokens"
     torch.testing.assert_close(one[1:], first[1:])
+
+
+def test_a_static_model_is_cut_in_training_alone(static: Callable[..., Trainee], tmp_path: Path) -> None:
+    trainee = static(max_length=2)
+    texts = ["word1 other2 word3", "word1 other2 word3 word44 other55 word66"]
+    assert [len(ids) for ids in trainee.tokenize(texts, "queries")] == [2, 2]
+    trainee.save(tmp_path)
+    saved = SentenceTransformer(str(tmp_path), device="cpu")
+    (table,) = trainee.module.parameters()
+    for vector, text in zip(saved.encode(texts), texts, strict=True):
+        ids = saved.tokenizer.encode(text, add_special_tokens=False).ids
+        assert len(ids) > 2
+        np.testing.assert_allclose(vector, table[ids].mean(dim=0).detach(), atol=1e-6)
 
 
 @pytest.fixture

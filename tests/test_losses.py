@@ -80,6 +80,7 @@ def test_learned_temperature() -> None:
     assert other.temperature == loss.temperature
     for beyond, bound in ((9.0, 0.01), (-3.0, 1.0)):
         loss.log_scale.data.fill_(beyond)
+        assert loss.temperature == bound, "as the last step may leave it"
         value = loss(queries, passages)
         assert value.item() == pytest.approx(direct(queries, passages, bound), rel=1e-5)
         loss.log_scale.grad = None

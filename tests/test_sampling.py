@@ -253,6 +253,48 @@ def test_no_false_negatives(data: st.DataObject, tmp_path_factory: pytest.TempPa
             assert (q == p) if batch.mono else (lines[q]["lang"] != lines[p]["lang"])
 
 
+def test_no_passage_is_another_ones_in_another_language(tmp_path: Path) -> None:
+    """Two questions on one paragraph: in whatever languages they are drawn, each passage answers both."""
+    languages = ("de", "en", "fr")
+    lines = [
+        line(f"g{i}-{j}", language, passage=f"paragraph {i} in {language}")
+        for i in range(6)
+        for j in range(4)
+        for language in languages
+    ]
+    # By way of another: h0 has g0's passage in German alone, h1 has h0's in French alone.
+    lines += [line("h0", "de", passage="paragraph 0 in de"), line("h0", "fr", passage="h in fr")]
+    lines += [line("h1", "fr", passage="h in fr"), line("h1", "en", passage="h1 in en")]
+    table = table_of(lines, tmp_path)
+    for mode in ("x-y", "x-x-mixed", "x-x", "hybrid"):
+        sampler = Sampler(table, table.used, Sampling(mode=mode), 16, 0)
+        for batch in map(sampler.batch, range(40)):
+            paragraphs = [lines[q]["group"][1:].split("-")[0] for q in batch.queries]
+            kin = ["0" if lines[q]["group"][0] == "h" else p for q, p in zip(batch.queries, paragraphs, strict=True)]
+            assert len(set(kin)) == len(kin) >= 5
+
+
+def test_how_many_pairs_are_drawn_from(tmp_path: Path) -> None:
+    table = table_of(
+        world({("a", "qa", ("de", "en")): 7, ("a", "qa", ("fr",)): 5, ("b", "term", ("de", "fr")): 3}), tmp_path
+    )
+    cases = [
+        (Sampling(mode="x-x"), 19),
+        (Sampling(mode="en-en"), 7),
+        (Sampling(mode="x-x-mixed", mono_kinds=("term",)), 6),
+        (Sampling(mode="x-y"), 20),
+        (Sampling(mode="x-y", kinds={"qa": 1.0}), 14),
+        (Sampling(mode="hybrid"), 25),
+        (Sampling(mode="hybrid", alpha=0.0), 20),
+        (Sampling(mode="hybrid", alpha=1.0), 19),
+    ]
+    for sampling, expected in cases:
+        sampler = Sampler(table, table.used, sampling, 4, 0)
+        batches = [sampler.batch(step) for step in range(400)]
+        rows = np.unique(np.concatenate([np.append(batch.queries, batch.passages) for batch in batches]))
+        assert sampler.drawn_from == len(rows) == expected
+
+
 def test_pure_and_seeded(tmp_path: Path) -> None:
     table = table_of(world(COUNTS), tmp_path)
 
@@ -274,6 +316,21 @@ def test_rows_outside_the_mask_are_never_drawn(tmp_path: Path) -> None:
     for group, held in zip(table.columns["group"].tolist(), table.held_out.tolist(), strict=True):
         by_group.setdefault(group, set()).add(held)
     assert all(len(sides) == 1 for sides in by_group.values()), "translations stay on one side"
+
+
+def test_no_passage_that_is_held_out_is_trained_on(tmp_path: Path) -> None:
+    lines = [
+        line(f"g{i}-{j}", language, passage=f"paragraph {i} in {language}")
+        for i in range(60)
+        for j in range(3)
+        for language in ("de", "en")
+    ]
+    tables = [table_of(some, tmp_path, holdout=0.3) for some in (lines, lines[::-1])]
+    sides: dict[str, set[bool]] = {}
+    for pair, held in zip(lines, tables[0].held_out.tolist(), strict=True):
+        sides.setdefault(pair["passage"], set()).add(held)
+    assert all(len(each) == 1 for each in sides.values()) and 20 < sum(True in each for each in sides.values()) < 52
+    assert tables[1].held_out.tolist()[::-1] == tables[0].held_out.tolist(), "whatever the order of the lines"
 
 
 def test_a_batch_is_short_where_its_cells_are_used_up(tmp_path: Path) -> None:

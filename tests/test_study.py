@@ -32,7 +32,7 @@ from xbench.train.loop import train
 from xbench.train.outcomes import Outcome, outcome, t_interval
 from xbench.train.plots import plots
 from xbench.train.prepare import find_files, read_table
-from xbench.train.report import means_table, report
+from xbench.train.report import means_table, report, to_json
 from xbench.train.sampling import Sampler
 from xbench.train.study import Claim, Study, read_study, study_names
 from xbench.train.trials import Trial, find_tasks, finished, run_all, selected
@@ -419,6 +419,26 @@ def test_verdicts(found: Found) -> None:
     assert table.columns[4:] == ["AP mono", "AP cross", "AP multi", "RankDistance multi"]
     marked = {row[2]: [str(value).endswith("*") for value in row[4:]] for row in table.rows}
     assert marked == {"x-x": [False] * 4, "x-y": [False] * 4, "hybrid": [True] * 4}
+
+
+def test_what_one_seed_contradicts_is_not_confirmed(found: Found) -> None:
+    study, known, _ = found
+    study = dataclasses.replace(study, claims=(Claim("c", "s", "x-x", "hybrid", "cross", "AP"),))
+    alike = known["static"]["x-x"]
+    for shifts, expected, agree in (((-0.2, -0.2, 0.01), "not confirmed", 2), ((-0.2, -0.2, -0.01), "confirmed", 3)):
+        worse = [moved(trial, by) for trial, by in zip(alike, shifts, strict=True)]
+        got = outcome(study, {"static": {"x-x": alike, "x-y": alike, "hybrid": worse}})
+        (verdict,) = got.verdicts
+        assert verdict.test.p_holm < 0.05 and (verdict.verdict, verdict.test.agree) == (expected, agree)
+
+
+def test_the_files_of_all_runs_are_named(found: Found) -> None:
+    study, known, outcome_ = found
+    last = known["static"]["hybrid"][-1]
+    data = {**last.record["data"], "files": {"more.jsonl": "1" * 64}}
+    changed = last._replace(record={**last.record, "data": data})
+    trials = {"static": {**known["static"], "hybrid": [*known["static"]["hybrid"][:-1], changed]}}
+    assert set(to_json(study, trials, outcome_)["files"]) == {"pairs.jsonl", "more.jsonl"}
 
 
 def test_results_with_other_queries(found: Found) -> None:

@@ -64,12 +64,15 @@ def command(
     from xbench.models import load
     from xbench.tasks import select
     from xbench.train.card import add_scores
+    from xbench.train.distributed import join
     from xbench.train.loop import train
 
     folder = output or Path("models") / Path(config).stem
     words = ["xbench", "train", config, *(word for each in overrides for word in ("--set", each))]
     tested = select(list(tasks)) if tasks else []
     model = train(chosen, folder, cache=cache, data=data, threads=threads, command=shlex.join(words))
+    if join().rank:
+        return  # of several processes one evaluates
     results = []
     for task in tested:
         plan = Plan(cache, data, threads=threads, command=shlex.join([*words, "-t", task.name]))
@@ -112,6 +115,7 @@ def _shares(config: Any, cache: Path, data: Path | None) -> list[Any]:
     training, held_out = int((table.used & ~table.held_out).sum()), int(table.held_out.sum())
     pairs: list[list[Value]] = [
         ["for training", training],
+        ["that batches draw from", sampler.drawn_from],
         ["held out", held_out],
         *([f"left out: {r}", n] for r, n in left),
     ]

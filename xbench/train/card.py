@@ -143,7 +143,8 @@ def _data(about: Mapping[str, Any], by: Mapping[str, Mapping[str, int]], languag
     found = [
         _table(["file", "SHA-256"], [[name, digest] for name, digest in sorted(data["files"].items())]),
         f"{pairs['training']:,} pairs to train on and {pairs['held_out']:,} held out to validate on; left out: {left}. "
-        "By data set (source/kind) and language of the question:",
+        f"Batches draw from {pairs.get('drawn_from', pairs['training']):,} of them: by their mode and kinds never from "
+        "the others. By data set (source/kind) and language of the question:",
         _table(["data set", *languages, "all", "share"], shares),
     ]
     if not data.get("clean_of"):
@@ -214,13 +215,16 @@ def _shown(value: float | None) -> str:
 
 
 def _limits(config: Mapping[str, Any]) -> str:
+    length, static = config["model"]["max_length"], config["model"]["base"] == "static"
     limits = [
-        f"Of a text, only the first {config['model']['max_length']} tokens are read.",
+        f"In training, only the first {length} tokens of a text were read; now all are."
+        if static
+        else f"Of a text, only the first {length} tokens are read.",
         "Languages that are not in the table of data are encoded, but nothing says how well.",
         "It has whatever errors and prejudices its data have; no one has looked for them.",
         "The licences of the data sets above hold for what is made of them: look them up before you publish it.",
     ]
-    if config["model"]["base"] == "static":
+    if static:
         limits.insert(1, "The order of words plays no part: “man bites dog” is “dog bites man”.")
     return "\n".join(f"- {limit}" for limit in limits)
 

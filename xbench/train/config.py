@@ -32,7 +32,8 @@ class Data:
     limits: Mapping[str, int] = field(default_factory=dict)
     """Language -> at most about this many of its pairs, chosen by a hash of the group's name."""
     holdout: float = 0.02
-    """Share of the groups that are kept for validation, chosen by a hash of the group's name."""
+    """Share of the groups that are kept for validation, chosen by a hash of their names; those that share a passage go
+    together."""
     clean_of: tuple[str, ...] = ()
     """Tasks of which no text may occur in a pair."""
     contaminated: str = "refuse"
@@ -54,7 +55,7 @@ class Model:
     heads: int = 4
     """Of `tiny`."""
     max_length: int = 128
-    """Tokens of a text, special ones included; what is longer is cut."""
+    """Tokens of a text, special ones included; what is longer is cut: of `static` in training alone."""
     pooling: str = "mean"
     """mean or cls; of a checkpoint that is no sentence-transformers folder, and of `tiny`."""
     prompt_query: str = ""
@@ -242,6 +243,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
 def _complaints(c: Config) -> dict[str, bool]:
     """What is wrong with the values, each true where it is."""
     shares = [*c.sampling.kinds.values(), *c.sampling.factors.values()]
+    exponents = c.sampling.size_exponent, c.sampling.language_exponent
     kinds = {*c.sampling.kinds, *c.sampling.mono_kinds}
     t = c.training
     return {
@@ -263,8 +265,13 @@ def _complaints(c: Config) -> dict[str, bool]:
         f"[sampling] alpha: found {c.sampling.alpha}, expected 0 to 1": not 0 <= c.sampling.alpha <= 1,
         f"[sampling] kinds: expected some of {', '.join(KINDS)}": not kinds <= set(KINDS),
         "[sampling] kinds, factors: expected numbers of at least 0": any(not 0 <= s < float("inf") for s in shares),
+        f"[sampling] size_exponent, language_exponent: found {exponents}, expected 0 to 10": any(
+            not 0 <= exponent <= 10 for exponent in exponents
+        ),
         "[sampling] negatives: expected at least 0": c.sampling.negatives < 0,
         f"[loss] temperature: found {c.loss.temperature}, expected above 0": not 0 < c.loss.temperature < float("inf"),
+        "[loss] temperature: to be learned, expected 0.01 to 1": c.loss.learn_temperature
+        and not 0.01 <= c.loss.temperature <= 1,
         f"[loss] alignment: found {c.loss.alignment}, expected at least 0": not 0 <= c.loss.alignment < float("inf"),
         f"[training] dtype: found {t.dtype!r}, expected float32 or bfloat16": t.dtype not in ("float32", "bfloat16"),
         "[training]: expected at least 1 step and 2 pairs in a batch": t.steps < 1 or t.batch_size < 2,
@@ -274,6 +281,7 @@ def _complaints(c: Config) -> dict[str, bool]:
         )
         < 0
         or not (0 <= t.clip < float("inf") and 0 <= t.weight_decay < float("inf")),
+        f"[training] seed: found {t.seed}, expected below 2^63": t.seed >= 1 << 63,
         "[training] patience: needs validate_every above 0 and a holdout": t.patience > 0
         and not (t.validate_every and c.data.holdout),
     }

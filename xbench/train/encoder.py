@@ -57,7 +57,8 @@ class Trainee:
         backend = self._tokenizer if self._static else getattr(self._tokenizer, "backend_tokenizer", None)
         text = backend.to_str() if backend is not None else json.dumps(self._tokenizer.get_vocab(), sort_keys=True)
         tokenizer = hashlib.sha256((type(self._tokenizer).__name__ + text).encode()).hexdigest()
-        return {"tokenizer": tokenizer, "prompts": self.prompts, "max_length": self._length}
+        side = getattr(self._tokenizer, "truncation_side", "right")  # of another file than the tokenizer's own
+        return {"tokenizer": tokenizer, "prompts": self.prompts, "max_length": self._length, "truncation_side": side}
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         """The token ids of each text, prompted, cut, special tokens included."""

@@ -15,9 +15,9 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from xbench.errors import DataError, ModelOutputError
+from xbench.errors import DataError, IntegrityError, ModelOutputError, UsageError
 from xbench.progress import log, track
 from xbench.storage import atomic, storage, umask
 from xbench.strictjson import read_json
@@ -34,9 +34,6 @@ from xbench.train.prepare import prepare
 from xbench.train.sampling import Batch, Sampler
 from xbench.train.store import TokenStore
 from xbench.train.validation import held_out
-
-if TYPE_CHECKING:
-    pass
 
 # Steps between two lines of the log.
 LOG = 50
@@ -68,8 +65,9 @@ def train(
         The folder of the model.
 
     Raises:
-        DataError: see `prepare`; or the folder holds another run.
-        ModelOutputError: the loss is no longer a number.
+        UsageError: a batch size that does not divide among the processes.
+        DataError: see `prepare`; or the folder holds another run; or it should stop early, and nothing is held out.
+        ModelOutputError: the loss, or a vector, is no longer a number.
         IntegrityError, StorageError: a checkpoint is damaged, or cannot be written.
     """
     import torch
@@ -77,6 +75,10 @@ def train(
     t, started = config.training, time.monotonic()
     torch.set_num_threads(threads or cores())
     world = join()
+    if t.batch_size % world.size:
+        raise UsageError(
+            f"[training] batch_size: {t.batch_size} pairs do not divide among {world.size} processes; take a multiple"
+        )
     if world.agree(world.rank == 0 and _claim(config, folder)):
         log.info("%s: finished before", folder)
         return folder / "model"
@@ -92,6 +94,8 @@ def train(
     loss = InfoNCE(**{name: value for name, value in config.about["loss"].items()}).to(world.device)
     sampler = Sampler(table, table.used & ~table.held_out, config.sampling, t.batch_size, t.seed)
     validate = held_out(config, table, tokens)
+    if t.patience and not validate:
+        raise DataError(f"[training] patience: no pairs to judge by in a holdout of {config.data.holdout}; raise it")
     parameters = [*model.parameters(), *loss.parameters()]
     groups = [
         {"params": [*model.parameters()], "weight_decay": t.weight_decay},
@@ -102,8 +106,10 @@ def train(
 
     # Where it stands.
     step, best, stale, recent = 0, -math.inf, 0, list[float]()
+    latest: float | None = None  # of a validation
     weights: dict[str, torch.Tensor] = {}  # the best ones, where training may stop early
     expected = {"config": config.sha256, "files": table.about["files"], "processes": world.size}
+    expected["clean_of"] = table.about.get("clean_of")  # their texts decide what is left out
     torch.manual_seed(t.seed + world.rank)  # each process drops other neurons
     if found := checkpoints.load(folder, expected):
         step, (tensors, facts) = found
@@ -117,6 +123,8 @@ def train(
             checkpoints.restore_optimizer(optimizer, tensors)
             checkpoints.restore_rng(tensors, world)
         log.info("%s: goes on after step %d", folder, step)
+    if step != world.agree(step):
+        raise IntegrityError(f"{folder}: its checkpoint is not the one of process 0; give all machines one folder")
 
     model.train()
     journal = Journal(folder, step) if world.rank == 0 else None
@@ -162,8 +170,9 @@ def train(
                 log.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
                 if journal:
                     journal.write(step, **{f"validation/{name}": value for name, value in values.items()})
-                better = values["mean"] > best
-                best, stale = (values["mean"], 0) if better else (best, stale + 1)
+                latest = values["mean"]
+                better = latest > best
+                best, stale = (latest, 0) if better else (best, stale + 1)
                 if better and t.patience:
                     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
             if t.checkpoint_every and step % t.checkpoint_every == 0 and not end:
@@ -187,11 +196,12 @@ def train(
             "data": table.about,
             "pairs": {
                 "training": int((table.used & ~table.held_out).sum()),
+                "drawn_from": sampler.drawn_from,
                 "held_out": int(table.held_out.sum()),
                 "by": composition(table),
             },
             "steps": step,
-            "validation": best if validate else None,
+            "validation": best if weights else latest,  # of the weights that are saved
             "temperature": loss.temperature,
             "seconds": round(time.monotonic() - started, 1),
             "environment": _environment(world),
@@ -216,7 +226,12 @@ def _claim(config: Config, folder: Path) -> bool:
 
 def _texts(batch: Batch, tokens: TokenStore, negatives: int, step: int, world: World) -> tuple[list[Any], list[Any]]:
     """The token ids of a batch's questions and passages, then of hard negatives; as many as divide among processes."""
-    n = len(batch.queries) - len(batch.queries) % world.size
+    n = len(batch.queries) - len(batch.queries) % world.size  # of a short batch; others divide
+    if not n:
+        raise DataError(
+            f"step {step + 1}: a batch of {len(batch.queries)} pairs, all that are left to draw, does not divide among "
+            f"{world.size} processes; start fewer, or leave its language or data set out"
+        )
     queries, passages = tokens.questions.of(batch.queries[:n]), tokens.passages.of(batch.passages[:n])
     if not negatives:
         return queries, passages

@@ -57,7 +57,9 @@ class InfoNCE(torch.nn.Module):
     @property
     def temperature(self) -> float:
         """As it is now."""
-        return self._temperature if self.log_scale is None else math.exp(-self.log_scale.item())
+        if self.log_scale is None:
+            return self._temperature
+        return min(max(math.exp(-self.log_scale.item()), COLDEST), WARMEST)  # the last step may have gone beyond
 
     def forward(
         self,

@@ -222,7 +222,7 @@ def _corrected(tests: Sequence[Test], families: Sequence[str]) -> list[Test]:
 
 
 def _verdict(test: Test) -> Literal["confirmed", "not confirmed", "contradicted"]:
-    if not test.p_holm < ALPHA:
+    if not test.p_holm < ALPHA or test.agree < test.seeds:  # else it would be of these models, not of how they are made
         return "not confirmed"
     (measure,) = parse_all([test.measure])
     return "confirmed" if (test.difference < 0) == measure.lower_is_better else "contradicted"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.errors import DataError
+from xbench.errors import DataError, XbenchError
 from xbench.models.checkpoint import quiet
 from xbench.storage import atomic, fingerprint
 from xbench.tasks import select
@@ -101,7 +101,7 @@ def prepare(config: Config, cache: Path, data: Path | None) -> Prepared:
 def _tokenizer(config: Config, table: Table, files: Mapping[str, Pairs], cache: Path) -> "Tokenizer":
     """The tokenizer of the training text: kept in the cache, and always read from there."""
     size = config.model.vocabulary
-    about = {**table.about, "data": asdict(config.data), "vocabulary": size, "version": 1}
+    about = {**table.about, "data": asdict(config.data), "vocabulary": size, "version": 2}
     path = cache / "tokenizers" / f"{fingerprint(about)[:32]}.json"
     if not path.is_file():
         made = train_tokenizer(used_texts(table, files, TOKENIZER_PAIRS), size)
@@ -111,7 +111,12 @@ def _tokenizer(config: Config, table: Table, files: Mapping[str, Pairs], cache: 
 
 
 def _checkpoint(config: Config) -> "SentenceTransformer":
-    """A checkpoint by name or folder, checked like any model of `xbench run`."""
+    """A checkpoint by name or folder, checked like any model of `xbench run`.
+
+    Raises:
+        DataError: no such folder or name on the hub, or it is broken.
+        UnsafeInput, UsageError: as `hub.find` and `safety.safe_files`.
+    """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Normalize, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
@@ -119,19 +124,22 @@ def _checkpoint(config: Config) -> "SentenceTransformer":
     from xbench.models.hub import find
     from xbench.models.safety import safe_files
 
-    place = find(config.model.base, None, code=False)
-    files, _ = safe_files(place.folder, allow_code=False)
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     weights = {"use_safetensors": True}
     try:
+        place = find(config.model.base, None, code=False)
+        files, _ = safe_files(place.folder, allow_code=False)
         with quiet:
             if "modules.json" in files:
                 return SentenceTransformer(str(place.folder), device="cpu", model_kwargs=weights, **safe)
             body = Transformer(str(place.folder), model_kwargs=weights | safe)
             pooling = Pooling(body.get_embedding_dimension(), config.model.pooling)
             return SentenceTransformer(modules=[body, pooling, Normalize()], device="cpu")
-    except Exception as error:  # broken or unknown: on these the libraries raise anything
-        raise DataError(f"cannot load {config.model.base}: {error!r:.300}; give a whole checkpoint") from error
+    except XbenchError:
+        raise
+    except Exception as error:  # offline, broken or unknown: on these the libraries raise anything
+        cure = "expected static, tiny, the folder of a whole checkpoint, or a name on the hub and a network"
+        raise DataError(f"[model] base: cannot load {config.model.base}: {error!r:.300}; {cure}") from error
 
 
 def _counts(texts: tuple[Tokens, ...], vocabulary: int, block: int = 1 << 22) -> NDArray[np.int64]:

@@ -68,7 +68,7 @@ def to_json(study: Study, trials: Trials, found: Outcome) -> dict[str, Any]:
         "study": study.about,
         "sha256": study.sha256,
         "environments": environments,
-        "files": runs[0].record["data"]["files"] if runs else {},
+        "files": {name: digest for trial in runs for name, digest in trial.record["data"]["files"].items()},
         "statistics": {
             "level": LEVEL,
             "over_seeds": "Student's t",
@@ -99,6 +99,7 @@ def _run(trial: Trial, environments: list[Any]) -> dict[str, Any]:
         "overrides": dict(run.overrides),
         "steps": record["steps"],
         "pairs": record["pairs"]["training"],
+        "drawn_from": record["pairs"].get("drawn_from"),
         "validation": record["validation"],
         "environment": environments.index(record["environment"]),
         "results": {

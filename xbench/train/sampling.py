@@ -15,8 +15,10 @@ A batch is mono with probability 1 (x-x, en-en), 0 (x-y) or alpha (hybrid). Mono
 pair of languages (l, l) for all their pairs, cross batches one for each pair; x-x-mixed draws (l, l)
 for each pair. English-only sets have no cell across languages, so they join mono batches alone.
 
-In a batch no two pairs share a group, a question or a passage, which would be false negatives: what
-is drawn second is thrown away and drawn anew. Where a cell has few members, realised shares can
+In a batch no two pairs share a group, a question or a passage, nor have groups that share a passage in
+any language, directly or by way of others: these would be false negatives (of two questions on one
+paragraph, each is answered by the other's passage, whatever language it is in). What is drawn second is
+thrown away and drawn anew. Where a cell has few members, realised shares can
 therefore differ from P; `xbench train --dry-run` shows both.
 """
 
@@ -84,6 +86,7 @@ class Sampler:
         new = np.append(True, (np.diff(group[order]) != 0) | (np.diff(dataset[order]) != 0))[: len(order)]
         family = np.empty(len(mine), np.int64)
         family[order] = np.cumsum(new) - 1
+        self._kin = table.kin
         weigh = _Weights(table, sampling)
         languages = list(range(len(table.languages)))
         if sampling.mode == "en-en":
@@ -93,8 +96,15 @@ class Sampler:
         self.mono = _mono_cells(mine[alone], asked[alone], dataset[alone], weigh)
         self.cross = _cross_cells(family, asked, answered, dataset[order[new]], weigh)
         self._questions, self._passages = _Rows(family, asked, mine), _Rows(family, answered, mine)
+        inside = np.zeros(len(mine) + 1, bool)  # families that a cross cell has
+        for start, size in {*zip(self.cross.start.tolist(), self.cross.size.tolist(), strict=True)}:
+            inside[self.cross.members[start : start + size]] = True
+        within = np.zeros(len(rows), bool)  # rows that a mono cell has
+        for start, size in zip(self.mono.start.tolist(), self.mono.size.tolist(), strict=True):
+            within[self.mono.members[start : start + size]] = True
         self._drawn: dict[tuple[bool, int, int], tuple[Ints, Floats]] = {}
         self.mono_share = {"x-y": 0.0, "hybrid": sampling.alpha}.get(sampling.mode, 1.0)
+        self.drawn_from = int(((within[mine] & (self.mono_share > 0)) | (inside[family] & (self.mono_share < 1))).sum())
         if self.mono_share > 0 and not len(self.mono.size):
             raise DataError(f"mode {sampling.mode}: no pair in one language of kinds {', '.join(sampling.mono_kinds)}")
         if self.mono_share < 1 and not len(self.cross.size):
@@ -112,7 +122,7 @@ class Sampler:
             dataset = int(cells.dataset[self._draw(rng, mono, language, dataset, 1)[0]])
         queries: list[int] = []
         passages: list[int] = []
-        seen: tuple[set[int], set[int]] = set(), set()  # groups, texts
+        seen: tuple[set[int], set[int]] = set(), set()  # kin, texts
         stale = 0
         while len(queries) < self._size and stale < PATIENCE:
             before = len(queries)
@@ -130,16 +140,16 @@ class Sampler:
     def _add(
         self, first: Ints, second: Ints, queries: list[int], passages: list[int], seen: tuple[set[int], set[int]]
     ) -> None:
-        """Add what shares neither group nor text with what is there, until the batch is full."""
-        groups, texts = seen
+        """Add what is no kin of what is there and shares no text with it, until the batch is full."""
+        kin, texts = seen
         columns = self._columns
-        facts = [columns["group"][first], columns["question"][first], columns["passage"][second]]
-        for query, passage, group, question, answer in zip(
+        facts = [self._kin[first], columns["question"][first], columns["passage"][second]]
+        for query, passage, its, question, answer in zip(
             first.tolist(), second.tolist(), *(each.tolist() for each in facts), strict=True
         ):
-            if group in groups or question in texts or answer in texts:
+            if its in kin or question in texts or answer in texts:
                 continue
-            groups.add(group)
+            kin.add(its)
             texts.update((question, answer))
             queries.append(query)
             passages.append(passage)

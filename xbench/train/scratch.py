@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xbench.errors import DataError
+from xbench.errors import DataError, IntegrityError
 from xbench.models.checkpoint import quiet
+from xbench.storage import storage
 from xbench.train.config import Model
 
 if TYPE_CHECKING:
@@ -95,7 +96,17 @@ def tiny_model(config: Model, tokenizer: "Tokenizer") -> "SentenceTransformer":
 
 
 def load_tokenizer(path: Path) -> "Tokenizer":
-    """A tokenizer from the file that it was saved to."""
+    """A tokenizer from the file that it was saved to.
+
+    Raises:
+        IntegrityError: the file is none.
+        StorageError: it cannot be read.
+    """
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(path))
+    with storage(path, "read"):
+        content = path.read_bytes()
+    try:
+        return Tokenizer.from_buffer(content)
+    except Exception as error:  # the library raises nothing more special
+        raise IntegrityError(f"{path} is damaged: {error}; delete it, and it is made again") from error

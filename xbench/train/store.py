@@ -24,6 +24,7 @@ from xbench.storage import atomic, fingerprint, storage
 from xbench.strictjson import read_json
 from xbench.train.config import KINDS, Data
 from xbench.train.contamination import Contamination
+from xbench.train.kin import first_of_kin, kin_of
 from xbench.train.pairs import Advance, Pair, Pairs, stream
 
 Ints = NDArray[Any]
@@ -56,6 +57,8 @@ class Table(NamedTuple):
     """(n,): of those used, for validation alone."""
     contaminated: NDArray[np.bool_]
     """(n,): would be used, but they or their translations have a text of a task to be clean of."""
+    kin: NDArray[np.int32]
+    """(n,): the same number for rows whose groups share a passage, see `kin`; of rows not used, -1."""
     about: dict[str, Any]
     """The files' names and SHA-256, and how many rows were left out for what reason: JSON values."""
 
@@ -162,9 +165,11 @@ def _select(
         keep(f"limit of {name}", ~mine | (_uniform(columns["group"], 2) < share))
     if not used.any():
         raise DataError(f"no pair is left to train on; left out: {left_out}")
-    held_out = used & (_uniform(columns["group"], 1) < data.holdout)
+    kin = kin_of(columns["group"], columns["passage"], used)
+    # Kin together: else a question would be held out, and its passage trained on with another question.
+    held_out = used & (_uniform(first_of_kin(columns["group"], kin), 1) < data.holdout)
     about |= {"rows": len(used), "left_out": left_out}
-    return Table(columns, languages, sources, used, held_out, contaminated, about)
+    return Table(columns, languages, sources, used, held_out, contaminated, kin, about)
 
 
 def _uniform(groups: Ints, salt: int) -> NDArray[np.float64]:
@@ -320,16 +325,19 @@ class _folder:
         return self._part
 
     def __exit__(self, kind: object, *error: object) -> None:
-        if kind is None and not self._folder.exists():
+        if kind is None:
             with storage(self._folder, "write"):
-                self._part.rename(self._folder)
+                try:
+                    self._part.rename(self._folder)
+                except OSError:  # it is not empty: another writer was first
+                    if not self._folder.is_dir():
+                        raise
         shutil.rmtree(self._part, ignore_errors=True)
 
 
 def _manifest(folder: Path, values: Mapping[str, Any]) -> None:
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     with atomic(folder / "manifest.json") as file:
-        file.write(json.dumps({**values, "sizes": sizes}, ensure_ascii=False, sort_keys=True).encode())
+        file.write(json.dumps(values, ensure_ascii=False, sort_keys=True).encode())
 
 
 def _mapped(path: Path, dtype: type, count: int) -> Ints:

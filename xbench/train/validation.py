@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.errors import DataError
+from xbench.errors import DataError, ModelOutputError
 from xbench.train.config import Config
 from xbench.train.encoder import Trainee
 from xbench.train.sampling import Batch, Sampler
@@ -25,7 +25,11 @@ class Validation(NamedTuple):
     tokens: TokenStore
 
     def __call__(self, trainee: Trainee) -> dict[str, float]:
-        """Mean reciprocal rank of each set among all its passages, of all languages, and `mean`, their mean."""
+        """Mean reciprocal rank of each set among all its passages, of all languages, and `mean`, their mean.
+
+        Raises:
+            ModelOutputError: a vector that is not of finite numbers, which would stand before all others.
+        """
         found = {name: _reciprocal_ranks(trainee, batch, self.tokens).mean() for name, batch in self.sets.items()}
         return {name: float(value) for name, value in found.items()} | {"mean": float(np.mean([*found.values()]))}
 
@@ -52,6 +56,8 @@ def _reciprocal_ranks(trainee: Trainee, batch: Batch, tokens: TokenStore) -> NDA
     queries = _vectors(trainee, tokens.questions, batch.queries)
     passages = _vectors(trainee, tokens.passages, batch.passages)
     scores = queries @ passages.T
+    if not np.isfinite(scores).all():
+        raise ModelOutputError("validation: a vector is not of finite numbers; lower learning_rate, or raise warmup")
     own = np.diagonal(scores)[:, None]
     above, equal = (scores > own).sum(axis=1), (scores == own).sum(axis=1) - 1
     return np.asarray(1 / (1 + above + equal / 2))
