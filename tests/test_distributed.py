@@ -71,6 +71,7 @@ def torchrun(script: Path, *options: str) -> str:
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
+    # No process may abort at its end, either.
     done = subprocess.run(run, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -90,6 +91,16 @@ def test_started_again_after_a_death(tmp_path: Path) -> None:
     script.write_text(RESTARTED, encoding="utf-8")
     told = torchrun(script, "--max-restarts=1")
     assert told.count("process 0 is done") == told.count("process 1 is done") == 1
+
+
+def test_waiting_leaves_no_tensors_to_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread would let go of them when Python ends, and now and then abort the process."""
+    calls: list[object] = []
+    monkeypatch.setattr("torch.distributed.barrier", lambda device_ids: calls.append(device_ids))
+    monkeypatch.setattr("torch.distributed.all_gather", lambda *_: pytest.fail("gathered tensors"))
+    World(1, 2).wait()
+    World(1, 2, torch.device("cuda", 1)).wait()
+    assert calls == [None, [1]]
 
 
 def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ DistributedDataParallel, which would sum gradients once per backward pass, where
 
 import atexit
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -59,8 +60,13 @@ class World:
         return float(self.gather(torch.tensor(value, dtype=torch.float64))[0])
 
     def wait(self) -> None:
-        """Until every process has come here."""
-        self.agree(0.0)
+        """Until every process has come here.
+
+        By an operation without tensors, and so the one to end with: a thread of gloo lets go of tensors a moment after
+        we have them, for which it needs Python's lock, and if Python is ending by then it aborts the process.
+        """
+        if self.size > 1:
+            dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
 
 def join() -> World:
@@ -90,5 +96,11 @@ def join() -> World:
         store = PrefixStore(f"xbench/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-        atexit.register(dist.destroy_process_group)
+        atexit.register(_leave)
     return World(rank, size, device)
+
+
+def _leave() -> None:
+    """Give gloo's threads time, and Python's lock, to let go of what they still hold; see `World.wait`."""
+    dist.destroy_process_group()
+    time.sleep(0.5)

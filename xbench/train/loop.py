@@ -81,6 +81,7 @@ def train(
         )
     if world.agree(world.rank == 0 and _claim(config, folder)):
         log.info("%s: finished before", folder)
+        world.wait()
         return folder / "model"
 
     # What is trained, on what, and how it is judged.
