@@ -89,9 +89,11 @@ def test_every_task_and_command_is_documented() -> None:
     assert all(f"xbench {name}" in text for name in COMMANDS)
 
 
-@pytest.mark.parametrize("model", ["hash", pytest.param("bm25", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "model", ["hash", *(pytest.param(name, marks=pytest.mark.slow) for name in ("static", "bm25"))]
+)
 def test_the_table_of_the_readme(model: str, data: Path, shell: Path) -> None:
-    """The rows of `hash` and `bm25` are those that the commands below the table print."""
+    """The rows of `hash`, `static` and `bm25` are those that the commands below the table print."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     environment = os.environ | {"XBENCH_DATA": str(data)}
     line = TABLE.replace("hash", model)
