@@ -73,12 +73,12 @@ def command(
     model = train(chosen, folder, cache=cache, data=data, threads=threads, command=shlex.join(words))
     if join().rank:
         return  # of several processes one evaluates
-    results = []
-    for task in tested:
-        plan = Plan(cache, data, threads=threads, command=shlex.join([*words, "-t", task.name]))
-        results.append(evaluate(load(str(model)), task, plan=plan))
-        show_result(results[-1], task, folder / "results", format_)
-    if results:
+    if tested:
+        loaded, results = load(str(model)), []
+        for task in tested:
+            plan = Plan(cache, data, threads=threads, command=shlex.join([*words, "-t", task.name]))
+            results.append(evaluate(loaded, task, plan=plan))
+            show_result(results[-1], task, folder / "results", format_)
         add_scores(folder, results)
     click.echo(model)
 
@@ -108,11 +108,11 @@ def _shares(config: Any, cache: Path, data: Path | None) -> list[Any]:
 
     table = read_table(config, find_files(config.data, config.folder, data), cache, data)
     t = config.training
-    sampler = Sampler(table, table.used & ~table.held_out, config.sampling, t.batch_size, t.seed)
+    sampler = Sampler(table, table.training, config.sampling, t.batch_size, t.seed)
     batches = [sampler.batch(step) for step in range(min(t.steps, DRAWN))]
     found = shares(sampler, table, batches)
     left = [[reason, n] for reason, n in table.about["left_out"].items()]
-    training, held_out = int((table.used & ~table.held_out).sum()), int(table.held_out.sum())
+    training, held_out = int(table.training.sum()), int(table.held_out.sum())
     pairs: list[list[Value]] = [
         ["for training", training],
         ["that batches draw from", sampler.drawn_from],

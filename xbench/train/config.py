@@ -1,10 +1,9 @@
 """What a training run is told: a TOML file read strictly, each field with its default and its unit."""
 
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +184,8 @@ def read_config(name: str | Path, overrides: Mapping[str, Any] | None = None) ->
         part, dot, rest = key.partition(".")
         if not dot or part not in _PARTS or not isinstance(values.setdefault(part, {}), dict):
             raise UsageError(f"{key}: no such key; expected {', '.join(f'{part}.KEY' for part in _PARTS)}")
-        if (names := [f.name for f in fields(_PARTS[part])]) and rest not in names:
+        names = [f.name for f in fields(_PARTS[part])]
+        if rest not in names:
             raise unknown(f"key of [{part}]", rest, names)
         values[part][rest] = value
     return config_of(values, path)
@@ -235,7 +235,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return {str(key): _typed(each, inner, f"{where}.{key}") for key, each in sorted(value.items())}
     if hint is float and type(value) is int:
         value = float(value)
-    if isinstance(hint, types.UnionType) or is_dataclass(hint) or type(value) is not hint:
+    if type(value) is not hint:
         raise ValueError(f"{where}: found {value!r}, expected {hint.__name__}")
     return value
 

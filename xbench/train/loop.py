@@ -20,7 +20,6 @@ from typing import Any
 from xbench.errors import DataError, IntegrityError, ModelOutputError, UsageError
 from xbench.progress import log, track
 from xbench.storage import atomic, storage, umask
-from xbench.strictjson import read_json
 from xbench.threads import cores
 from xbench.train import checkpoints
 from xbench.train.card import card, composition
@@ -31,6 +30,7 @@ from xbench.train.gradients import backward
 from xbench.train.journal import Journal
 from xbench.train.losses import InfoNCE
 from xbench.train.prepare import prepare
+from xbench.train.record import record
 from xbench.train.sampling import Batch, Sampler
 from xbench.train.store import TokenStore
 from xbench.train.validation import held_out
@@ -92,8 +92,8 @@ def train(
     if world.rank == 0:
         world.wait()
     model = trainee.module.to(world.device)
-    loss = InfoNCE(**{name: value for name, value in config.about["loss"].items()}).to(world.device)
-    sampler = Sampler(table, table.used & ~table.held_out, config.sampling, t.batch_size, t.seed)
+    loss = InfoNCE(**config.about["loss"]).to(world.device)
+    sampler = Sampler(table, table.training, config.sampling, t.batch_size, t.seed)
     validate = held_out(config, table, tokens)
     if t.patience and not validate:
         raise DataError(f"[training] patience: no pairs to judge by in a holdout of {config.data.holdout}; raise it")
@@ -159,12 +159,13 @@ def train(
             advance(1)
 
             end = step == t.steps
-            if journal and (step % LOG == 0 or end):
-                seconds = time.monotonic() - last
-                rate = t.learning_rate * _schedule(step - 1, t)
-                journal.write(
-                    step, loss=sum(recent) / len(recent), learning_rate=rate, pairs_per_second=pairs / seconds
-                )
+            if step % LOG == 0 or end:
+                if journal:
+                    seconds = time.monotonic() - last
+                    rate = t.learning_rate * _schedule(step - 1, t)
+                    journal.write(
+                        step, loss=sum(recent) / len(recent), learning_rate=rate, pairs_per_second=pairs / seconds
+                    )
                 recent, last, pairs = [], time.monotonic(), 0
             if validate and ((t.validate_every and step % t.validate_every == 0) or end):
                 values = {name: world.agree(value) for name, value in validate(trainee).items()}
@@ -196,7 +197,7 @@ def train(
             "command": command,
             "data": table.about,
             "pairs": {
-                "training": int((table.used & ~table.held_out).sum()),
+                "training": int(table.training.sum()),
                 "drawn_from": sampler.drawn_from,
                 "held_out": int(table.held_out.sum()),
                 "by": composition(table),
@@ -214,14 +215,11 @@ def train(
 
 def _claim(config: Config, folder: Path) -> bool:
     """Make a folder this run's; whether the run is finished there."""
-    for name in ("training.json", "config.json"):
-        if (folder / name).is_file():
-            found: Any = read_json(folder / name)
-            if type(found) is not dict or found.get("sha256") != config.sha256:
-                raise DataError(f"{folder / name}: of another config than this one; choose another folder")
-            return name == "training.json"
-    with atomic(folder / "config.json") as file:
-        file.write(_json({"config": config.about, "sha256": config.sha256}))
+    if record(config, folder) is not None:
+        return True
+    if not (folder / "config.json").is_file():
+        with atomic(folder / "config.json") as file:
+            file.write(_json({"config": config.about, "sha256": config.sha256}))
     return False
 
 

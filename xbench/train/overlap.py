@@ -168,12 +168,12 @@ def _power(n: int) -> np.uint64:
     return np.uint64(pow(BASE, n, 1 << 64))
 
 
-def blocks(items: Iterable[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """The items in order, together as long as they have at most BLOCK characters."""
+def blocks(items: Iterable[Item], size: Callable[[Item], int], most: int | None = None) -> Iterator[list[Item]]:
+    """The items in order, together as long as their sizes add up to no more than `most`, by default BLOCK."""
     block: list[Item] = []
-    total = 0
+    total, most = 0, most or BLOCK
     for item in items:
-        if block and total + size(item) > BLOCK:
+        if block and total + size(item) > most:
             yield block
             block, total = [], 0
         block.append(item)

@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -25,6 +25,7 @@ from xbench.strictjson import read_json
 from xbench.train.config import KINDS, Data
 from xbench.train.contamination import Contamination
 from xbench.train.kin import first_of_kin, kin_of
+from xbench.train.overlap import blocks
 from xbench.train.pairs import Advance, Pair, Pairs, stream
 
 Ints = NDArray[Any]
@@ -61,6 +62,11 @@ class Table(NamedTuple):
     """(n,): the same number for rows whose groups share a passage, see `kin`; of rows not used, -1."""
     about: dict[str, Any]
     """The files' names and SHA-256, and how many rows were left out for what reason: JSON values."""
+
+    @property
+    def training(self) -> NDArray[np.bool_]:
+        """(n,): used, and not held out."""
+        return self.used & ~self.held_out
 
     def dataset(self, rows: Ints) -> list[str]:
         """The data set of each row: `source/kind`."""
@@ -110,7 +116,7 @@ def _write_columns(
     sources: dict[str, int] = {}
     rows = 0
     with _Files(folder) as out:
-        for block in blocks(stream(files, advance)):
+        for block in blocks(stream(files, advance), _one, BLOCK):
             values: dict[str, list[int]] = {name: [] for name in COLUMNS}
             for pair in block:
                 values["group"].append(hash64(pair.group))
@@ -246,7 +252,7 @@ def _write_tokens(
         for name in ("questions", "passages", "negatives"):
             out.append(f"{name}.offsets", np.zeros(1, np.int64))
             out.append(f"{name}.ids", np.zeros(0, np.int32))
-        for block in blocks(stream(files)):
+        for block in blocks(stream(files), _one, BLOCK):
             mine = table.used[row : row + len(block)]
             kept = [pair for pair, use in zip(block, mine, strict=True) if use]
             negatives = [text for pair in kept for text in pair.negatives]
@@ -271,7 +277,7 @@ def _write_tokens(
 def used_texts(table: Table, files: Mapping[str, Pairs], most: int) -> Iterator[str]:
     """The texts that are trained on, of at most about `most` pairs a language, for a tokenizer to be trained on."""
     language = table.columns["language"]
-    use = table.used & ~table.held_out
+    use = table.training
     share = [most / max(1, int((use & (language == i)).sum())) for i in range(len(table.languages))]
     use &= _uniform(np.arange(len(use), dtype=np.uint64), 3) < np.array(share)[language]
     for pair in itertools.compress(stream(files), use):
@@ -280,16 +286,8 @@ def used_texts(table: Table, files: Mapping[str, Pairs], most: int) -> Iterator[
             yield pair.passage
 
 
-def blocks(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
-    """Pairs, BLOCK at a time."""
-    block: list[Pair] = []
-    for pair in pairs:
-        block.append(pair)
-        if len(block) == BLOCK:
-            yield block
-            block = []
-    if block:
-        yield block
+def _one(pair: Pair) -> int:
+    return 1
 
 
 class _Files:

@@ -22,10 +22,10 @@ from xbench.progress import log
 from xbench.readers import pin, source_path
 from xbench.results import Result, read_result, write_result
 from xbench.storage import sha256, storage, writable
-from xbench.strictjson import read_json
 from xbench.task import Task, agree
 from xbench.tasks import select
 from xbench.train.card import add_scores
+from xbench.train.record import record
 from xbench.train.study import Run, Study
 
 Train = Callable[..., Path]
@@ -118,7 +118,7 @@ def states(runs: Sequence[Run], folder: Path, tasks: Sequence[Task]) -> list[Sta
     """
     found = []
     for run in runs:
-        trained = _record(run, folder) is not None
+        trained = record(run.config, folder / run.name) is not None
         missing = [task.name for task in tasks if not _result_path(run, folder, task).is_file()]
         found.append(State(run, trained, missing))
     return found
@@ -154,7 +154,7 @@ def run_all(
     for number, run in enumerate(runs, 1):
         place = folder / run.name
         to_train, to_evaluate = command(run)
-        if _record(run, folder) is None:
+        if record(run.config, folder / run.name) is None:
             log.info("%s: run %d of %d", run.name, number, len(runs))
             train(run.config, place, cache=cache, data=data, threads=threads, command=to_train)
         model: Encoder | None = None
@@ -168,7 +168,7 @@ def run_all(
                 result = evaluate(model, task, asked, plan=plan, groups=tasks.groupings[task.name])
                 write_result(result, folder / "results" / run.name)
             results.append(result)
-        scored = [score["task"] for score in (_record(run, folder) or {}).get("scores", [])]
+        scored = [score["task"] for score in (record(run.config, folder / run.name) or {}).get("scores", [])]
         if unsaid := [result for result in results if result.task not in scored]:
             add_scores(place, unsaid)
         with storage(place / "vectors", "remove"):
@@ -188,35 +188,21 @@ def finished(study: Study, folder: Path, tasks: Tasks) -> dict[str, dict[str, li
     for run in study.runs():
         if run.model in todo:
             continue
-        record, results = _record(run, folder), {}
+        about, results = record(run.config, folder / run.name), {}
         for task in tasks.chosen:
             if (result := _kept(study, run, folder, task)) is not None:
                 results[task.name] = replace(result, groupings=tasks.groupings[task.name])
-        if record is None or len(results) < len(tasks.chosen):
+        if about is None or len(results) < len(tasks.chosen):
             raise IntegrityError(f"{folder / run.name}: went away while it was read")
-        for name, digest in record["data"]["files"].items():
+        for name, digest in about["data"]["files"].items():
             first, other = files.setdefault(name, (digest, run.name))
             if digest != first:
                 raise IntegrityError(
                     f"{folder / run.name}: trained on another {name} ({digest[:12]}) than {other} ({first[:12]}); "
                     "move one of the two away, and train again"
                 )
-        found.setdefault(run.model, {}).setdefault(run.variant, []).append(Trial(run, record, results))
+        found.setdefault(run.model, {}).setdefault(run.variant, []).append(Trial(run, about, results))
     return found
-
-
-def _record(run: Run, folder: Path) -> Any:
-    """What a finished training run says of itself; None of one that is not."""
-    for name in ("training.json", "config.json"):
-        path = folder / run.name / name
-        if path.is_file():
-            about: Any = read_json(path)
-            if type(about) is not dict or about.get("sha256") != run.config.sha256:
-                raise DataError(
-                    f"{path}: of another config than the study has for it; take another folder, or move it away"
-                )
-            return about if name == "training.json" else None
-    return None
 
 
 def _load(folder: Path, name: str) -> Encoder:
