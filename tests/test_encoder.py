@@ -37,14 +37,32 @@ def test_vectors_are_its_own(minilm: Path) -> None:
 
 
 def test_a_key_for_all_that_decides_token_ids(minilm: Path) -> None:
-    model = SentenceTransformer(str(minilm), device="cpu")
+    def model() -> SentenceTransformer:
+        return SentenceTransformer(str(minilm), device="cpu")
+
     keys = [
-        str(Trainee(model, Model(base="x", **given)).key)  # type: ignore[arg-type]
+        str(Trainee(model(), Model(base="x", **given)).key)  # type: ignore[arg-type]
         for given in ({}, {"max_length": 64}, {"prompt_query": "q"}, {"prompt_passage": "q"}, {"dropout": 0.5})
     ]
     assert len(set(keys)) == 4 and keys[0] == keys[-1]
-    model.tokenizer.truncation_side = "left"
-    assert str(Trainee(model, Model(base="x")).key) not in keys
+    left = model()
+    left.tokenizer.truncation_side = "left"
+    assert str(Trainee(left, Model(base="x")).key) not in keys
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, ("ask: ", "say: ")), ({"prompt_passage": "p "}, ("ask: ", "p "))])
+def test_prompts_of_the_checkpoint_stay(
+    given: dict[str, str], kept: tuple[str, str], minilm: Path, tmp_path: Path
+) -> None:
+    """Under whatever name its folder has them; those of other uses too."""
+    model = SentenceTransformer(str(minilm), device="cpu", prompts={"query": "ask: ", "passage": "say: ", "sts": "s "})
+    trainee = Trainee(model, Model(base="x", max_length=32, **given))  # type: ignore[arg-type]
+    assert tuple(trainee.prompts.values()) == kept
+    trainee.save(tmp_path / "model")
+    saved = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    for prompt, encode in zip(kept, (saved.encode_query, saved.encode_document), strict=True):
+        np.testing.assert_allclose(encode("some text"), saved.encode(prompt + "some text", prompt=""), atol=1e-6)
+    assert saved.prompts["sts"] == "s "
 
 
 def test_too_long(minilm: Path) -> None:

@@ -1,7 +1,9 @@
 """The training loop: it learns, goes on bit for bit after any interruption, and says what is wrong."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -324,6 +326,31 @@ def test_a_base_that_is_none(base: str, data: Path, monkeypatch: pytest.MonkeyPa
         run(config(base), data / "run", data)
 
 
+def test_what_it_starts_from_is_recorded(data: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(minilm, data / "base")
+    chosen = config(str(data / "base"), training={"steps": 2, "batch_size": 4, "checkpoint_every": 1})
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        interrupt(patch, 1)
+        run(chosen, data / "run", data)
+    tokenizer = data / "base" / "special_tokens_map.json"
+    tokenizer.write_bytes(tokenizer.read_bytes() + b"\n")
+    with pytest.raises(DataError, match="base"):
+        run(chosen, data / "run", data)
+    run(chosen, data / "other", data)
+    recorded = json.loads((data / "other" / "training.json").read_text())["base"]
+    assert recorded == {
+        str(path.relative_to(data / "base")): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((data / "base").rglob("*"))
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".txt")
+    }
+
+
+def test_what_a_killed_run_left_of_its_model_goes(data: Path) -> None:
+    (data / "run" / ".model-x7" / "1_Pooling").mkdir(parents=True)
+    run(config(), data / "run", data)
+    assert not [*(data / "run").glob(".model-*")]
+
+
 def test_a_damaged_tokenizer_in_the_cache(data: Path) -> None:
     run(config(), data / "one", data)
     (kept,) = (data / "cache" / "tokenizers").iterdir()
@@ -394,7 +421,7 @@ def test_batches_that_do_not_divide_among_processes(data: Path, monkeypatch: pyt
     monkeypatch.setattr(loop, "join", lambda: World(0, 3))
     with pytest.raises(UsageError, match="batch_size: 16 pairs do not divide among 3 processes; take a multiple"):
         run(config(), data / "run", data)
-    table, tokens, _ = prepare(config(), data / "cache", data)
+    table, tokens, *_ = prepare(config(), data / "cache", data)
     sampler = Sampler(table, table.used, config().sampling, 8, 0)
     queries, passages = loop._texts(sampler.batch(0), tokens, 0, 0, World(0, 8))
     assert len(queries) == len(passages) == 8
@@ -425,6 +452,15 @@ def test_one_process_evaluates(data: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("xbench.train.distributed.join", lambda: World(1, 2))
     monkeypatch.setattr("xbench.evaluate.evaluate", lambda *_, **__: pytest.fail("evaluated"))
     command.main([str(data / "config.toml"), "-t", "mini"], standalone_mode=False)
+
+
+def test_data_of_a_task_are_looked_for_before_training(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xbench.cli.train import command
+
+    (data / "config.toml").write_text('[data]\nfiles = ["pairs.jsonl"]\n[model]\nbase = "static"\n')
+    monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(DataError, match="xquad-r"):
+        command.main([str(data / "config.toml"), "-t", "xquad-r", "--data", str(data)], standalone_mode=False)
 
 
 def test_two_processes_give_the_model_of_one(data: Path) -> None:

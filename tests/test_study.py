@@ -588,14 +588,14 @@ def test_what_is_set_over_what(world: Path, tmp_path: Path) -> None:
     assert (alphas, config.model.dim, config.training.steps) == ((0.75, 0.25), 8, 12)
 
 
-QUESTIONS = ["alpha", "domain", "hybrid", "languages", "low-resource", "unseen"]
+QUESTIONS = ["alpha", "domain", "hybrid", "languages", "low-resource", "same-pairs", "unseen"]
 
 
 def test_bundled_studies() -> None:
     assert study_names() == QUESTIONS
     for name in QUESTIONS:
         study = read_study(name)
-        assert study.name == name and study.claims and len(study.runs()) > 20
+        assert study.name == name and study.claims and len(study.runs()) >= 15
         assert all(run.config.data.clean_of == ("xquad-r", "mlqa-r") for run in study.runs())
         in_domain = {run.variant for run in study.runs() if "mlqa-test" not in run.config.data.without}
         assert all(name == "domain" for _ in in_domain)
@@ -605,6 +605,12 @@ def test_bundled_studies() -> None:
         *(f"static/{variant}/seed-0" for variant in ("x-x", "x-y", "hybrid")),
         "static/x-x/seed-1",
     ]
+    # The control's X-X runs are the main study's, so that they can be copied from there.
+    control = {run.name: run.config for run in read_study("same-pairs").runs()}
+    assert {name for name, config in control.items() if config in [run.config for run in hybrid.runs()]} == {
+        f"static/x-x/seed-{seed}" for seed in range(5)
+    }
+    assert all(config.sampling.kinds == {"qa": 1.0} for name, config in control.items() if "/x-x/" not in name)
     languages = read_study("languages")
     assert {languages.place(v) for v in languages.variants} == {("x-x", 1.0)} | {
         (mode, float(n)) for mode in ("x-x", "hybrid") for n in (3, 5, 7, 9, 11)

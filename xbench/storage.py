@@ -66,6 +66,17 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def sync(folder: Path) -> None:
+    """Make all files of a folder survive a power cut, before a rename says that it is whole."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            _sync_folder(path)
+    _sync_folder(folder)
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal.
 

@@ -58,10 +58,13 @@ def command(
     chosen = read_config(config, dict(_override(each) for each in overrides))
     cache = default_cache()
     if dry_run:
-        show_tables(_shares(chosen, cache, data), format_)
+        from xbench.train.shares import dry_run as drawn
+
+        show_tables(drawn(chosen, cache, data), format_)
         return
     from xbench.evaluate import Plan, evaluate
     from xbench.models import load
+    from xbench.readers import source_path
     from xbench.tasks import select
     from xbench.train.card import add_scores
     from xbench.train.distributed import join
@@ -70,6 +73,9 @@ def command(
     folder = output or Path("models") / Path(config).stem
     words = ["xbench", "train", config, *(word for each in overrides for word in ("--set", each))]
     tested = select(list(tasks)) if tasks else []
+    for task in tested:  # now, not after the training
+        for key in task.sources:
+            source_path(task, key, data)
     model = train(chosen, folder, cache=cache, data=data, threads=threads, command=shlex.join(words))
     if join().rank:
         return  # of several processes one evaluates
@@ -94,37 +100,3 @@ def _override(given: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
-
-
-# Batches drawn to see what they are made of, at most.
-DRAWN = 1_000
-
-
-def _shares(config: Any, cache: Path, data: Path | None) -> list[Any]:
-    from xbench.tables import Table, Value
-    from xbench.train.prepare import find_files, read_table
-    from xbench.train.sampling import Sampler
-    from xbench.train.shares import shares
-
-    table = read_table(config, find_files(config.data, config.folder, data), cache, data)
-    t = config.training
-    sampler = Sampler(table, table.training, config.sampling, t.batch_size, t.seed)
-    batches = [sampler.batch(step) for step in range(min(t.steps, DRAWN))]
-    found = shares(sampler, table, batches)
-    left = [[reason, n] for reason, n in table.about["left_out"].items()]
-    training, held_out = int(table.training.sum()), int(table.held_out.sum())
-    pairs: list[list[Value]] = [
-        ["for training", training],
-        ["that batches draw from", sampler.drawn_from],
-        ["held out", held_out],
-        *([f"left out: {r}", n] for r, n in left),
-    ]
-    short = sum(len(batch.queries) < t.batch_size for batch in batches)
-    tables = [Table("pairs", ["pairs", "number"], pairs)]
-    for what in dict.fromkeys(share.what for share in found):
-        rows: list[list[Value]] = [
-            [s.name, round(s.expected, 4), round(s.realised, 4), s.pairs] for s in found if s.what == what
-        ]
-        tables.append(Table(f"shares by {what}", [what, "by the formula", "drawn", "number"], rows))
-    tables.append(Table("batches drawn", ["batches", "of them short"], [[len(batches), short]]))
-    return tables

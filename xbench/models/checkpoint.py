@@ -18,6 +18,7 @@ from xbench.models.backends import speed_up, weights_dtype
 from xbench.models.tokens import Reader, Texts, Tokens
 
 if TYPE_CHECKING:  # torch takes seconds to import
+    from sentence_transformers import SentenceTransformer
     from torch import Tensor, nn
 
 NO_LIMIT = 10**6  # a tokenizer that knows no limit says 1e30; no real one comes near this
@@ -125,13 +126,9 @@ def load_sentence_transformers(folder: Path, options: Options, device: str) -> L
     for part, name in limits:  # the folder's own, and never more than the model has positions for
         if limit is not None and (getattr(part, name) or 0) > limit:
             setattr(part, name, limit)
-    # The names, in the order, that encode_query and encode_document promise to look for. Not by their look-up:
-    # 6.2 adds an empty "document" to the prompts of the folder, which then hides its "passage".
-    given = {name: prompt for name, prompt in model.prompts.items() if prompt}
-    document = next((given[name] for name in ("document", "passage", "corpus") if name in given), "")
-    query = given.get("query", "") if options.prompt_query is None else options.prompt_query
-    passage = document if options.prompt_passage is None else options.prompt_passage
-    prompts: dict[Role, str] = {"queries": query, "passages": passage}
+    prompts = own_prompts(model)
+    asked: dict[Role, str | None] = {"queries": options.prompt_query, "passages": options.prompt_passage}
+    prompts |= {role: prompt for role, prompt in asked.items() if prompt is not None}
 
     tasks: dict[Role, str] = {"queries": "query", "passages": "document"}
 
@@ -167,6 +164,17 @@ def load_sentence_transformers(folder: Path, options: Options, device: str) -> L
     models = [part.auto_model for part in parts if hasattr(part, "auto_model")]
     told["backend"] = speed_up(models, options, device, lambda: _of_a_few(readers, vectors))
     return Loaded(readers, vectors, tokenizer, told)
+
+
+def own_prompts(model: "SentenceTransformer") -> dict[Role, str]:
+    """What the folder of a model says to put before the texts of each role; empty for nothing.
+
+    By the names, in the order, that encode_query and encode_document promise to look for. Not by their look-up:
+    6.2 adds an empty "document" to the prompts of the folder, which then hides its "passage".
+    """
+    given = {name: prompt for name, prompt in model.prompts.items() if prompt}
+    passage = next((given[name] for name in ("document", "passage", "corpus") if name in given), "")
+    return {"queries": given.get("query", ""), "passages": passage}
 
 
 def _of_a_few(readers: Mapping[Role, Reader], vectors: Callable[[Any, Role], "Tensor"]) -> "Tensor":

@@ -58,9 +58,9 @@ class Model:
     pooling: str = "mean"
     """mean or cls; of a checkpoint that is no sentence-transformers folder, and of `tiny`."""
     prompt_query: str = ""
-    """Put before each query; saved with the model."""
+    """Put before each query, and saved with the model; empty: what the checkpoint itself asks for, if anything."""
     prompt_passage: str = ""
-    """Put before each passage; saved with the model."""
+    """Put before each passage; the same."""
     int8: bool = False
     """Of `static`: saved as 8-bit integers and a scale for each token, a quarter of the size."""
     dropout: float = 0.1

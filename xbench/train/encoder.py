@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xbench.errors import UsageError
 from xbench.models import Role
-from xbench.models.checkpoint import quiet, token_limit
+from xbench.models.checkpoint import own_prompts, quiet, token_limit
 from xbench.train.config import Model
 
 if TYPE_CHECKING:
@@ -47,9 +47,13 @@ class Trainee:
         self.buckets = 1 if self._static else 4
         self._int8 = config.int8
         self._dropout = config.dropout if self._static else 0.0
-        self.prompts: dict[Role, str] = {"queries": config.prompt_query, "passages": config.prompt_passage}
+        own = own_prompts(model)
+        self.prompts: dict[Role, str] = {
+            "queries": config.prompt_query or own["queries"],
+            "passages": config.prompt_passage or own["passages"],
+        }
         # The names that sentence-transformers looks for; the folder then carries them wherever it is loaded.
-        model.prompts = {"query": config.prompt_query, "document": config.prompt_passage}
+        model.prompts = {**model.prompts, "query": self.prompts["queries"], "document": self.prompts["passages"]}
 
     @property
     def key(self) -> dict[str, Any]:

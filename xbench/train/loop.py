@@ -19,7 +19,7 @@ from typing import Any
 
 from xbench.errors import DataError, IntegrityError, ModelOutputError, UsageError
 from xbench.progress import log, track
-from xbench.storage import atomic, storage, umask
+from xbench.storage import atomic, storage, sync, umask
 from xbench.threads import cores
 from xbench.train import checkpoints
 from xbench.train.card import card, composition
@@ -88,7 +88,7 @@ def train(
     torch.manual_seed(t.seed)
     if world.rank > 0:
         world.wait()  # for process 0, which fills the cache for all
-    table, tokens, trainee = prepare(config, cache, data)
+    table, tokens, trainee, base = prepare(config, cache, data)
     if world.rank == 0:
         world.wait()
     model = trainee.module.to(world.device)
@@ -111,6 +111,7 @@ def train(
     weights: dict[str, torch.Tensor] = {}  # the best ones, where training may stop early
     expected = {"config": config.sha256, "files": table.about["files"], "processes": world.size}
     expected["clean_of"] = table.about.get("clean_of")  # their texts decide what is left out
+    expected["base"] = base
     torch.manual_seed(t.seed + world.rank)  # each process drops other neurons
     if found := checkpoints.load(folder, expected):
         step, (tensors, facts) = found
@@ -195,6 +196,7 @@ def train(
             "config": config.about,
             "sha256": config.sha256,
             "command": command,
+            **({"base": base} if base else {}),
             "data": table.about,
             "pairs": {
                 "training": int(table.training.sum()),
@@ -268,12 +270,15 @@ def _environment(world: World) -> dict[str, Any]:
 def _finish(trainee: Trainee, folder: Path, about: dict[str, Any]) -> None:
     """Write the model, then the record that makes the run finished; then there is nothing to go on from."""
     with storage(folder / "model", "write"):
+        for left in folder.glob(".model-*"):  # by a run that was killed here
+            shutil.rmtree(left)
         part = Path(tempfile.mkdtemp(prefix=".model-", dir=folder))
         trainee.save(part)
         (part / "README.md").write_text(card(about), encoding="utf-8")
         for path in part.iterdir():  # some libraries write for the owner's eyes alone
             path.chmod((0o777 if path.is_dir() else 0o666) & ~umask())
         part.chmod(0o777 & ~umask())
+        sync(part)
         shutil.rmtree(folder / "model", ignore_errors=True)  # of a run that was stopped between these two lines
         part.rename(folder / "model")
     with atomic(folder / "training.json") as file:

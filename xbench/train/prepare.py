@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xbench.errors import DataError, XbenchError
 from xbench.models.checkpoint import quiet
-from xbench.storage import atomic, fingerprint
+from xbench.storage import atomic, fingerprint, sha256
 from xbench.tasks import select
 from xbench.train.config import Config, Data
 from xbench.train.contamination import Contamination
@@ -32,6 +32,8 @@ class Prepared(NamedTuple):
     table: Table
     tokens: TokenStore
     trainee: Trainee
+    base: dict[str, str]
+    """The files of the checkpoint it starts from -> their SHA-256; empty for a model from scratch."""
 
 
 def find_files(data: Data, beside: Path, folder: Path | None) -> dict[str, Pairs]:
@@ -89,13 +91,14 @@ def prepare(config: Config, cache: Path, data: Path | None) -> Prepared:
     if base in ("static", "tiny"):
         tokenizer = _tokenizer(config, table, files, cache)
         model = static_model(config.model, tokenizer) if base == "static" else tiny_model(config.model, tokenizer)
+        hashes: dict[str, str] = {}
     else:
-        model = _checkpoint(config)
+        model, hashes = _checkpoint(config)
     trainee = Trainee(model, config.model)
     tokens = load_tokens(table, files, trainee.tokenize, trainee.key, cache)
     if base == "static":
         trainee.weigh(_counts((tokens.questions, tokens.passages), tokenizer.get_vocab_size()))
-    return Prepared(table, tokens, trainee)
+    return Prepared(table, tokens, trainee, hashes)
 
 
 def _tokenizer(config: Config, table: Table, files: Mapping[str, Pairs], cache: Path) -> "Tokenizer":
@@ -110,8 +113,8 @@ def _tokenizer(config: Config, table: Table, files: Mapping[str, Pairs], cache: 
     return load_tokenizer(path)
 
 
-def _checkpoint(config: Config) -> "SentenceTransformer":
-    """A checkpoint by name or folder, checked like any model of `xbench run`.
+def _checkpoint(config: Config) -> tuple["SentenceTransformer", dict[str, str]]:
+    """A checkpoint by name or folder, checked like any model of `xbench run`, and the SHA-256 of its files.
 
     Raises:
         DataError: no such folder or name on the hub, or it is broken.
@@ -121,7 +124,7 @@ def _checkpoint(config: Config) -> "SentenceTransformer":
     from sentence_transformers.base.modules import Normalize, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    from xbench.models.hub import find
+    from xbench.models.hub import SUFFIXES, find
     from xbench.models.safety import safe_files
 
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -129,12 +132,13 @@ def _checkpoint(config: Config) -> "SentenceTransformer":
     try:
         place = find(config.model.base, None, code=False)
         files, _ = safe_files(place.folder, allow_code=False)
+        hashes = {name: sha256(files[name]) for name in sorted(files) if name.endswith(SUFFIXES)}
         with quiet:
             if "modules.json" in files:
-                return SentenceTransformer(str(place.folder), device="cpu", model_kwargs=weights, **safe)
+                return SentenceTransformer(str(place.folder), device="cpu", model_kwargs=weights, **safe), hashes
             body = Transformer(str(place.folder), model_kwargs=weights | safe)
             pooling = Pooling(body.get_embedding_dimension(), config.model.pooling)
-            return SentenceTransformer(modules=[body, pooling, Normalize()], device="cpu")
+            return SentenceTransformer(modules=[body, pooling, Normalize()], device="cpu"), hashes
     except XbenchError:
         raise
     except Exception as error:  # offline, broken or unknown: on these the libraries raise anything

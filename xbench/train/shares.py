@@ -1,11 +1,17 @@
 """What batches are made of: shares as the formula has them, and as they come out when batches are drawn."""
 
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
-from xbench.train.config import KINDS
+from xbench import tables
+from xbench.train.config import KINDS, Config
+from xbench.train.prepare import find_files, read_table
 from xbench.train.sampling import Batch, Cells, Sampler
 from xbench.train.store import Table
+
+# Batches drawn to see what they are made of, at most.
+DRAWN = 1_000
 
 
 class Share(NamedTuple):
@@ -51,6 +57,34 @@ def shares(sampler: Sampler, table: Table, batches: list[Batch]) -> list[Share]:
     return [
         Share("batches", name, share, n / max(len(batches), 1), n) for name, share, n in modes if share or n
     ] + found
+
+
+def dry_run(config: Config, cache: Path, data: Path | None) -> list[tables.Table]:
+    """What a run would draw, as tables: pairs used and left out, shares, batches that stay short. Trains nothing.
+
+    Raises:
+        XbenchError: as `prepare.find_files` and `prepare.read_table`.
+    """
+    table = read_table(config, find_files(config.data, config.folder, data), cache, data)
+    t = config.training
+    sampler = Sampler(table, table.training, config.sampling, t.batch_size, t.seed)
+    batches = [sampler.batch(step) for step in range(min(t.steps, DRAWN))]
+    found = shares(sampler, table, batches)
+    pairs: list[list[tables.Value]] = [
+        ["for training", int(table.training.sum())],
+        ["that batches draw from", sampler.drawn_from],
+        ["held out", int(table.held_out.sum())],
+        *([f"left out: {reason}", n] for reason, n in table.about["left_out"].items()),
+    ]
+    short = sum(len(batch.queries) < t.batch_size for batch in batches)
+    shown = [tables.Table("pairs", ["pairs", "number"], pairs)]
+    for what in dict.fromkeys(share.what for share in found):
+        rows: list[list[tables.Value]] = [
+            [s.name, round(s.expected, 4), round(s.realised, 4), s.pairs] for s in found if s.what == what
+        ]
+        shown.append(tables.Table(f"shares by {what}", [what, "by the formula", "drawn", "number"], rows))
+    shown.append(tables.Table("batches drawn", ["batches", "of them short"], [[len(batches), short]]))
+    return shown
 
 
 def _of_cells(cells: Cells, table: Table) -> dict[str, list[str]]:
