@@ -7,7 +7,7 @@ from pathlib import Path
 from xbench.catalogue import Measure
 from xbench.errors import DataError
 from xbench.gate.drift import Drift, drifts, explain
-from xbench.gate.losses import Rules, Test, tests
+from xbench.gate.losses import LossTest, Rules, loss_tests
 from xbench.gate.pairs import Tier, means, moved, names, only, same_queries, same_task, tier
 from xbench.records import Cell
 from xbench.results import Result
@@ -22,7 +22,7 @@ class Verdict:
     candidate: str
     tier: Tier
     drifts: list[Drift] = field(default_factory=list)  # one a cell; tiers A and B
-    tests: list[Test] = field(default_factory=list)  # tier C
+    tests: list[LossTest] = field(default_factory=list)  # tier C
     moved: list[str] = field(default_factory=list)  # what of the environments differs
 
     @property
@@ -54,7 +54,7 @@ def check(
 
     In tier A (same fingerprint, same environment) every value must be the same number. In tier B (same model in
     another environment) every value must be within 1e-6, or the passages that changed places as good as equal in
-    score. In tier C (another model) a paired test must find no loss above the margin: see `losses.tests`.
+    score. In tier C (another model) a paired test must find no loss above the margin: see `losses.loss_tests`.
 
     Args:
         paths: of the two files, beside which the runs may lie that explain a change in tier B.
@@ -70,13 +70,13 @@ def check(
     """
     same_task(*results)
     baseline, candidate = (replace(result, cells=only(result, cells)) for result in results)
-    said = names(results)
+    said = (names(results)[0], names(results)[1])
     same_queries(baseline.cells, candidate.cells, said)
     rules = rules or Rules()
     pairs = means((baseline, candidate), measures, rules.cluster)
     task, which = str(baseline.task["name"]), tier(baseline, candidate)
     if which == "C":
-        found = tests({measure: pairs[measure.name] for measure in measures}, cells, rules)
+        found = loss_tests({measure: pairs[measure.name] for measure in measures}, cells, rules)
         return Verdict(task, *said, which, tests=found)
     same = drifts(baseline.cells, candidate.cells, exact=which == "A")
     if which == "B":

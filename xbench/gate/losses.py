@@ -32,7 +32,7 @@ class Rules(NamedTuple):
     flips: int = FLIPS
 
 
-class Test(NamedTuple):
+class LossTest(NamedTuple):
     """A setting, or one query language of it."""
 
     measure: str
@@ -66,7 +66,7 @@ class Test(NamedTuple):
         return self.status != "fails" and self.wins + self.losses > 0 and (self.detectable or math.inf) > self.worth
 
 
-def tests(pairs: Mapping[Measure, Sequence[Sample]], cells: Sequence[Cell], rules: Rules) -> list[Test]:
+def loss_tests(pairs: Mapping[Measure, Sequence[Sample]], cells: Sequence[Cell], rules: Rules) -> list[LossTest]:
     """One a measure and setting, and one for each query language of it where there are several.
 
     Two families, each with half of alpha by Holm (1979): all settings of all measures, and all languages of these.
@@ -91,7 +91,7 @@ def tests(pairs: Mapping[Measure, Sequence[Sample]], cells: Sequence[Cell], rule
     single = [bool(a) for mine in groups.values() for _, a in mine]
     sizes = {True: sum(single), False: len(single) - sum(single)}
     alpha = rules.alpha / 2 if sizes[True] else rules.alpha
-    found: list[Test] = []
+    found: list[LossTest] = []
     for measure, (before, after) in pairs.items():
         keys = list(groups[measure])
         most = max(sizes.values())
@@ -113,7 +113,7 @@ def tests(pairs: Mapping[Measure, Sequence[Sample]], cells: Sequence[Cell], rule
     return found
 
 
-def _test(measure: Measure, key: tuple[str, str], row: Worse, alpha: float, rules: Rules) -> Test:
+def _test(measure: Measure, key: tuple[str, str], row: Worse, alpha: float, rules: Rules) -> LossTest:
     setting, language = key
     scale = abs(row.first)
     margin, worth = (rules.margin, WORTH) if measure.bounded else (rules.relative * scale, WORTH_RELATIVE * scale)
@@ -124,7 +124,7 @@ def _test(measure: Measure, key: tuple[str, str], row: Worse, alpha: float, rule
 
         least = max(least, margin + float(stats.t.isf(1 - POWER, row.clusters - 1)) * row.error)
     loss = row.second - row.first if measure.lower_is_better else row.first - row.second
-    return Test(
+    return LossTest(
         measure=measure.name,
         setting=setting,
         language=language,

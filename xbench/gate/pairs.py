@@ -33,7 +33,7 @@ def same_task(first: Result, second: Result) -> None:
 
 
 def names(results: Sequence[Result]) -> list[str]:
-    """What to call the models of results: with the beginning of their fingerprint where two would be called the same."""
+    """What to call the models of results: with the start of the fingerprint where two would be called the same."""
     prints: dict[str, set[str]] = {}
     for result in results:
         prints.setdefault(result.model["name"], set()).add(result.model["fingerprint"])

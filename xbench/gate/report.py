@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from xbench.gate.check import Verdict
 from xbench.gate.drift import GAP, NEAR, Drift, Moved
-from xbench.gate.losses import POWER, Test
+from xbench.gate.losses import POWER, LossTest
 from xbench.tables import Table, Value, render, shown
 
 LISTED = 20  # queries that have moved
@@ -40,12 +40,12 @@ def headline(verdict: Verdict) -> str:
     return f"{said}: {where}, {what}"
 
 
-def label(test: Test) -> str:
+def label(test: LossTest) -> str:
     """`AP mono`, or `AP mono en` for one query language."""
     return " ".join(part for part in (test.measure, test.setting, test.language) if part)
 
 
-def sentence(test: Test) -> str:
+def sentence(test: LossTest) -> str:
     """What a test found."""
     way = "worse" if test.loss > 0 else "better"
     change = f"{shown(test.baseline)} to {shown(test.value)}, {shown(abs(test.loss))} {way if test.loss else 'away'}"
@@ -62,15 +62,16 @@ def why(drift: Drift) -> list[str]:
     return lines[:LISTED] + ([f"and {more} more"] if more > 0 else [])
 
 
-def blind(tests: Sequence[Test]) -> str:
+def blind(tests: Sequence[LossTest]) -> str:
     """What would most likely have passed though it matters; empty if nothing."""
     pooled = [test for test in tests if test.blind and not test.language]
     if not pooled:
         return ""
     seen = ", ".join(
-        f"{label(test)} ({'nothing' if test.detectable is None else shown(test.detectable)})" for test in pooled
+        f"{label(test)} {'none' if test.detectable is None else shown(test.detectable)} ({shown(test.worth)} matters)"
+        for test in pooled
     )
-    return f"too few queries to see a loss of {shown(pooled[0].worth)}; the smallest seen: {seen}"
+    return f"too few queries: smaller losses would most likely have passed; the smallest seen: {seen}"
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
