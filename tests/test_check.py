@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -337,7 +338,7 @@ def test_the_smallest_loss_seen() -> None:
     for rules in (Rules(), Rules(alpha=0.1), Rules(margin=0.2)):
         for test in loss_tests({parse("AP"): samples}, cells, rules):
             first = test.alpha / (2 if test.language else 1)
-            above = rules.margin + stats.t.ppf(0.8, 49) * test.error
+            above = float(rules.margin + stats.t.ppf(0.8, 49) * test.error)
             assert test.detectable is not None and test.detectable >= above * (1 - 1e-12)
             if test.detectable > above:  # statsmodels' power, since its solver stops early
                 effect = test.detectable / test.error / math.sqrt(50)
@@ -580,3 +581,17 @@ def test_alpha_is_of_the_whole_command(
     options = ["--alpha", "0.04", "--margin", "0.5", "--relative-margin", "0.2", "--cluster", "question"]
     assert run([worse, more, "--baseline", base, *options]) == 1  # mono falls by more than half
     assert given == [Rules(0.02, 0.5, 0.2, "question")] * 2
+
+
+def test_the_examples_for_ci_are_whole() -> None:
+    """What the page shows is YAML, and its commands are commands with options that exist."""
+    page = (Path(__file__).parent.parent / "docs" / "check.md").read_text(encoding="utf-8")
+    workflow, hooks = (yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", page, re.S | re.M))
+    (hook,) = hooks["repos"][0]["hooks"]
+    assert hook["language"] == "system" and hook["pass_filenames"] is False
+    lines = [step["run"] for step in workflow["jobs"]["check"]["steps"] if "run" in step] + [hook["entry"]]
+    commands = [c for line in lines for c in re.findall(r"xbench (\w+) ([^&']*)", line)]
+    assert [name for name, _ in commands] == ["run", "check"] * 2
+    for name, rest in commands:
+        known = {option for p in cli.cli.get_command(None, name).params for option in p.opts}  # type: ignore[union-attr, arg-type]
+        assert set(re.findall(r"(?<= )--?[a-z]+", " " + rest)) <= known
