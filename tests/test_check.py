@@ -369,6 +369,10 @@ def test_too_few_clusters_cannot_tell() -> None:
     warning = annotations([verdict])[-1]
     assert warning.startswith("::warning title=xbench check mini::too few queries") and "AP mono none" in warning
     assert "too few queries" in tables(verdict)[1].title
+    for clusters, told in ((7, False), (8, True)):  # one-sided, p can be 2^-7 or 2^-8 = .0039
+        few, cells = pair(clusters, languages=("a",))
+        (test,) = loss_tests({parse("AP"): few}, cells, Rules(alpha=0.005))
+        assert (test.detectable is not None) is told
     many, cells = pair(9, -0.5)
     assert {t.status for t in loss_tests({parse("AP"): many}, cells, Rules(alpha=0.02))} == {"fails"}  # 2 / 512
 
