@@ -22,6 +22,7 @@ class _Family(NamedTuple):
     median: bool = False
     lower_is_better: bool = False
     of_answers: bool = False
+    unbounded: bool = False
 
 
 FAMILIES = {
@@ -36,11 +37,15 @@ FAMILIES = {
     "Complete": _Family(measures.complete, "required"),
     "EM": _Family(measures.exact_match, "one", of_answers=True),
     "HasAnswer": _Family(measures.has_answer, "one", of_answers=True),
-    "RankDistance": _Family(bias.rank_distance, "none", multi_only=True, lower_is_better=True),
-    "RankDistanceMedian": _Family(bias.rank_distance, "none", multi_only=True, median=True, lower_is_better=True),
+    "RankDistance": _Family(bias.rank_distance, "none", multi_only=True, lower_is_better=True, unbounded=True),
+    "RankDistanceMedian": _Family(
+        bias.rank_distance, "none", multi_only=True, median=True, lower_is_better=True, unbounded=True
+    ),
     "nRankDistance": _Family(bias.normalised_rank_distance, "none", multi_only=True, lower_is_better=True),
     "SameLanguageShare": _Family(bias.same_language_share, "required", multi_only=True, lower_is_better=True),
-    "SameLanguageLift": _Family(bias.same_language_lift, "required", multi_only=True, lower_is_better=True),
+    "SameLanguageLift": _Family(
+        bias.same_language_lift, "required", multi_only=True, lower_is_better=True, unbounded=True
+    ),
     "SameLanguageWrongFirst": _Family(bias.same_language_wrong_first, "none", multi_only=True, lower_is_better=True),
     "AlignmentViolation": _Family(bias.alignment_violation, "none", multi_only=True, lower_is_better=True),
     "OtherLanguagesAP": _Family(bias.other_languages_precision, "none", multi_only=True),
@@ -112,6 +117,11 @@ class Measure(NamedTuple):
     def lower_is_better(self) -> bool:
         """Whether a lower value means a better model, as with a distance or a share of wrong passages."""
         return not self.foreign and FAMILIES[self.family].lower_is_better
+
+    @property
+    def bounded(self) -> bool:
+        """Whether its values lie from 0 to 1, so that a point means the same everywhere; not known of ir-measures'."""
+        return not self.foreign and not FAMILIES[self.family].unbounded
 
     @property
     def column(self) -> str:

@@ -22,6 +22,7 @@ from xbench.stats import (
 )
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class Comparison(NamedTuple):
@@ -85,7 +86,6 @@ def compare(
     Raises:
         DataError: different cells, queries or clusters; groups as in `bootstrap`, or that overlap.
     """
-    _same(first, second)
     members, further = group_members(first, groups), further or {}
     grouped = [cell for cells in members.values() for cell in cells]
     if len(set(grouped)) < len(grouped):
@@ -93,17 +93,12 @@ def compare(
     more = np.arange(len(further)) + len(first.cells) + len(groups)  # their columns
     families = [*members.values(), np.setdiff1d(np.arange(len(first.cells)), grouped), more]
     members |= group_members(first, further)
-    tie = np.isclose(first.values, second.values, rtol=ROUNDING, atol=ROUNDING)
-    gap = first._replace(values=np.where(tie, 0.0, second.values - first.values))
+    gap = differences(first, second)
     good = 1 if higher_is_better else -1
-    sums, sizes = cluster_tables(gap)
-    counts = sizes.sum(axis=0)
-    shares = with_groups(sums / counts, members)  # (clusters, columns): they add up to the difference
-    influence = shares - with_groups(sizes * sums.sum(axis=0) / counts**2, members)
-    clusters = (with_groups(sizes, members) > 0).sum(axis=0)
-    spread = np.sqrt((influence**2).sum(axis=0) * clusters / np.maximum(clusters - 1, 1))  # standard error
+    shares, spread, clusters = _columns(gap, members)
+    counts = np.diff(cell_edges(gap))
     flips = flips or resamples
-    p, p_worse = _randomisation(shares * good, first, flips, seed)
+    p, p_worse = _randomisation(shares * good, gap, flips, seed)
     p_holm, family = p.copy(), np.ones(len(p))
     for cells in families:
         if len(cells):
@@ -115,10 +110,7 @@ def compare(
     for j, (name, interval) in enumerate(intervals.items()):
         inside = np.concatenate([np.arange(edges[i], edges[i + 1]) for i in members.get(name, np.array([j]))])
         better = np.sign(gap.values[inside]) * good
-        varies = spread[j] > ROUNDING * np.abs(shares[:, j]).sum()
-        lowest = max(1 / (flips + 1), 2.0 ** (1 - int(clusters[j])))  # that p can be
-        seen = varies and lowest <= alpha / family[j]
-        least = _detectable(int(clusters[j]), alpha / family[j], power) * float(spread[j]) if seen else None
+        limits = Limits(alpha / family[j], power, flips)
         rows.append(
             Comparison(
                 name=name,
@@ -135,7 +127,7 @@ def compare(
                 losses=int((better < 0).sum()),
                 queries=len(better),
                 clusters=int(clusters[j]),
-                detectable=least,
+                detectable=_detectable(float(spread[j]), int(clusters[j]), limits),
             )
         )
     return rows
@@ -147,6 +139,88 @@ def holm(p: Floats) -> Floats:
     for place, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         found[i] = last = max(last, min(1.0, float(p[i]) * (len(p) - place)))
     return found
+
+
+class Worse(NamedTuple):
+    """A group of cells, and how sure it is that the second system is the worse one there."""
+
+    name: str
+    first: float
+    second: float
+    p: float  # one-sided
+    detectable: float | None  # smallest true loss found with the wanted power; None: p cannot tell
+    error: float  # standard error of the difference, of whole clusters
+    queries: int
+    clusters: int
+    wins: int  # queries on which the second is better
+    losses: int
+
+
+def worse(
+    first: Sample,
+    second: Sample,
+    groups: Mapping[str, Sequence[str]],
+    *,
+    higher_is_better: bool = True,
+    flips: int = 100_000,
+    seed: int = 0,
+    alphas: Sequence[float],
+    power: float = 0.8,
+) -> list[Worse]:
+    """Whether the second system is worse: `p_worse` of `compare` for groups of cells, which may overlap, and no more.
+
+    Args:
+        first, second, higher_is_better: as in `compare`.
+        groups: name -> cells; names are not those of cells.
+        flips, seed: of the signs, for p.
+        alphas: one a group; `detectable` is for a one-sided t test of the clusters there.
+        power: of `detectable`.
+
+    Raises:
+        DataError: as `compare`.
+    """
+    members = group_members(first, groups)
+    gap = differences(first, second)
+    own = len(first.cells)
+    good = 1 if higher_is_better else -1
+    shares, spread, clusters = _columns(gap, members)
+    p = _randomisation(shares[:, own:] * good, gap, flips, seed)[1]
+    old, new = (with_groups(cell_means(s)[None], members)[0, own:] for s in (first, second))
+    edges = cell_edges(gap)
+    better = np.sign(gap.values) * good
+    rows = []
+    for j, (name, cells) in enumerate(members.items()):
+        inside = np.concatenate([better[edges[i] : edges[i + 1]] for i in cells])
+        error, many = float(spread[own + j]), int(clusters[own + j])
+        least = _detectable(error, many, Limits(alphas[j], power, flips, sides=1))
+        counted = len(inside), many, int((inside > 0).sum()), int((inside < 0).sum())
+        rows.append(Worse(name, float(old[j]), float(new[j]), float(p[j]), least, error, *counted))
+    return rows
+
+
+def differences(first: Sample, second: Sample) -> Sample:
+    """The first sample with second - first as values, 0 where they differ by rounding alone.
+
+    Raises:
+        DataError: different cells, queries or clusters.
+    """
+    _same(first, second)
+    tie = np.isclose(first.values, second.values, rtol=ROUNDING, atol=ROUNDING)
+    return first._replace(values=np.where(tie, 0.0, second.values - first.values))
+
+
+def _columns(gap: Sample, members: Mapping[str, Ints]) -> tuple[Floats, Floats, Ints]:
+    """Of each cell and group: (clusters, columns) shares, which add up to the difference; its standard error; clusters.
+
+    Where the clusters differ by rounding alone, the error is 0.
+    """
+    sums, sizes = cluster_tables(gap)
+    counts = sizes.sum(axis=0)
+    shares = with_groups(sums / counts, members)
+    influence = shares - with_groups(sizes * sums.sum(axis=0) / counts**2, members)
+    clusters = (with_groups(sizes, members) > 0).sum(axis=0)
+    spread = np.sqrt((influence**2).sum(axis=0) * clusters / np.maximum(clusters - 1, 1))
+    return shares, np.where(spread > ROUNDING * np.abs(shares).sum(axis=0), spread, 0.0), clusters
 
 
 def _same(first: Sample, second: Sample) -> None:
@@ -194,13 +268,26 @@ def _effect(gaps: Floats, weights: Floats) -> float | None:
     return mean / deviation
 
 
-def _detectable(clusters: int, alpha: float, power: float) -> float:
-    """True difference over its standard error at which a two-sided t test has this power.
+class Limits(NamedTuple):
+    """Of a test."""
+
+    alpha: float
+    power: float
+    flips: int
+    sides: int = 2
+
+
+def _detectable(error: float, clusters: int, limits: Limits) -> float | None:
+    """True difference at which a t test has this power; None without variance, or where p cannot get so low.
 
     By scipy's inverse, since statsmodels' TTestPower.solve_power stops early at the alphas of large
     families: at .01 / 110 and 240 clusters its answer has power .69, not .8. A significant
     difference of the wrong sign, less likely than 1e-5, is not counted as found.
     """
+    lowest = max(1 / (limits.flips + 1), limits.sides * 2.0**-clusters)  # that p can be
+    if not error or lowest > limits.alpha:
+        return None
     from scipy import special, stats
 
-    return float(special.nctdtrinc(clusters - 1, 1 - power, stats.t.isf(alpha / 2, clusters - 1)))
+    critical = stats.t.isf(limits.alpha / limits.sides, clusters - 1)
+    return float(special.nctdtrinc(clusters - 1, 1 - limits.power, critical)) * error

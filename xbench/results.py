@@ -74,6 +74,7 @@ class Result:
     # role -> language -> {"texts": cut, "tokens": lost}; None where the model does not tell, empty where none encodes
     truncation: dict[str, dict[str, dict[str, int] | None]] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)  # how pools too large to hold were searched; see docs/large.md
+    environment: dict[str, str] = field(default_factory=dict)  # of a result that was read: where it was made
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Grouping -> where (see `groups.group_cells`) -> group -> its `cells` and the mean of each measure over them.
@@ -133,7 +134,7 @@ class Result:
             "intervals_by_query": self.intervals_by_query,
             **({"groups": self.groups()} if self.groupings else {}),
             "statistics": self.statistics,
-            "environment": environment(),
+            "environment": self.environment or environment(),
             "timing": {"file": f"{self.task['name']}.timing.json"},
         }
 
@@ -224,6 +225,7 @@ def read_result(path: Path) -> Result:
             truncation=content.get("truncation", {}),
             groupings={name: some["languages"] for name, some in groups.items()},
             search=content.get("search", {}),
+            environment=dict(content["environment"]),
         )
         values = {name: parse(name) for name in dict.fromkeys(n for cell in cells for n in cell.values)}
     except (AttributeError, LookupError, TypeError, ValueError, UsageError) as error:

@@ -12,7 +12,8 @@ from xbench.errors import StorageError, XbenchError
 
 COMMANDS = {
     "bias": "How far the language of a passage decides its rank, in a stored result.",
-    "compare": "Compare two stored results: intervals, paired tests, what could have been seen.",
+    "check": "The CI gate: fail on a regression.",
+    "compare": "Compare stored results: intervals, paired tests, what could have been seen.",
     "data": "Get and check the sources of tasks.",
     "demo": "The whole job on the bundled task: no network, under a minute.",
     "export": "Write TREC runs and qrels of a stored result.",

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import click
 
-from xbench.cli.options import definition_option, format_option, group_options, measures_option, show_tables
+from xbench.cli.options import (
+    data_option,
+    definition_option,
+    format_option,
+    group_options,
+    measures_option,
+    show_tables,
+)
 
 
 @click.command("compare")
@@ -22,7 +29,15 @@ from xbench.cli.options import definition_option, format_option, group_options, 
     show_default=True,
     help="Of the smallest difference that could have been seen.",
 )
+@click.option(
+    "--changed",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Also the N queries of each setting that differ most.",
+)
 @definition_option
+@data_option
 @format_option(json=False)
 def command(
     first: Path,
@@ -32,7 +47,9 @@ def command(
     group_files: tuple[Path, ...],
     cluster: str,
     alpha: float,
+    changed: int,
     definition: str | None,
+    data: Path | None,
     format_: str | None,
 ) -> None:
     """Compare result files of one task with the FIRST, query by query; differences are SECOND - FIRST.
@@ -40,12 +57,13 @@ def command(
     For each setting, each group of languages (--by) and each cell: a bootstrap interval of the difference (95 %), the
     p of a paired randomisation test, for cells corrected by Holm over their setting, for groups over all groups, effect
     size d_z, wins, ties and losses, and the smallest true difference that a test on so many queries finds with a power
-    of 80 %.
+    of 80 %. With several SECONDs, p is corrected over all of them too, and there is a table of cells won and lost.
     """
     from dataclasses import replace
 
     from xbench.catalogue import parse_all
-    from xbench.gate import compare_results
+    from xbench.gate.compare import compare_all
+    from xbench.gate.show import changed_tables, tally_tables
     from xbench.groups import groupings
     from xbench.results import read_result
     from xbench.tables import comparison_tables
@@ -55,10 +73,19 @@ def command(
     task = same_task(base.task, first, definition)
     base = replace(base, groupings=groupings(task, by, group_files))
     wanted = parse_all(measures or [task.primary])
+    results = []
     for path in others:
         other = read_result(path)
         if base.task.get("pinned") != other.task.get("pinned"):  # then their hashes can't be compared as they are
             same_task(base.task, first)
             same_task(other.task, path)
-        found = compare_results(base, other, wanted, cluster=cluster, alpha=alpha)
-        show_tables(comparison_tables(base, other, found), format_)
+        results.append(other)
+    found = compare_all(base, results, wanted, cluster=cluster, alpha=alpha)
+    shown = [
+        table for other, rows in zip(results, found, strict=True) for table in comparison_tables(base, other, rows)
+    ]
+    if len(results) > 1:
+        shown += tally_tables(base, results, found, wanted, alpha)
+    if changed:
+        shown += changed_tables([(first, base), *zip(others, results, strict=True)], wanted, changed, task, data)
+    show_tables(shown, format_)
