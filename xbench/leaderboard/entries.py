@@ -9,7 +9,7 @@ from typing import Any
 from xbench.errors import DataError, IntegrityError
 from xbench.leaderboard import means
 from xbench.leaderboard.boards import Definition
-from xbench.leaderboard.reported import MEAN, Row, Source, read_source, values_of
+from xbench.leaderboard.reported import MEAN, Row, Source, mean_name, read_source, values_of
 from xbench.leaderboard.rows import Board, Column, Entry, Key, Measured, Reported, Value
 from xbench.leaderboard.sums import read_sums
 from xbench.records import Cell
@@ -190,7 +190,8 @@ def _of_system(source: Source, board: Board, system: str) -> Entry:
             value = means.mean(task, means.cells_of(task, column, known), column.measure, cells[column.task])
         if value is not None:
             found[column] = Value(value)
-    note = source.systems.get(system, "")
+    wrong = [source.misprints.get(mean_name(row), "") for rows in by_task.values() for row in rows]
+    note = " ".join(filter(None, [source.systems.get(system, ""), *wrong]))
     origins = {}
     for task_ in board.tasks:
         if rows := by_task.get(task_.name):

@@ -31,9 +31,7 @@ def read_sums(folder: Path) -> dict[str, str]:
     for number, line in enumerate(content.decode("utf-8", "replace").split("\n")[:-1], 1):
         match = _LINE.fullmatch(line)
         if not match or match[2] in found:
-            raise DataError(
-                f"{path}:{number}: found {line[:80]!r}, expected `SHA-256  file`, each once"
-            )
+            raise DataError(f"{path}:{number}: found {line[:80]!r}, expected `SHA-256  file`, each once")
         found[match[2]] = match[1]
     return found
 
