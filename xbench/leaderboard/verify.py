@@ -72,6 +72,20 @@ def verify(path: Path, definition: str | None = None) -> Report:
     return Report(path, number, _ranks(result, path), hashed)
 
 
+def stored(folder: Path) -> list[Path]:
+    """The result files of a folder of boards, sorted; each file that `SHA256SUMS` lists is one, or beside one.
+
+    Raises:
+        IntegrityError: a listed file is missing, so that nobody would look at it.
+        DataError: the list is not in its form.
+    """
+    files = sorted(p for p in (folder / "results").glob("*/*.json") if not p.name.endswith(".timing.json"))
+    for name in read_sums(folder / "results"):
+        if not (folder / "results" / name).is_file():
+            raise IntegrityError(f"{folder / 'results' / name}: listed in {NAME}, but missing; restore it, or the list")
+    return files
+
+
 def _derived(content: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in SAID}
 
@@ -118,7 +132,7 @@ def _hashes(path: Path) -> int:
         found, right = sha256(file) if file.is_file() else "missing", sums.get(f"{slug}/{file.name}", "not listed")
         if found != right:
             raise IntegrityError(
-                f"{file}: SHA-256 {found[:12]}, in {folder / NAME} {right[:12]}; add results by `xbench leaderboard add`"
+                f"{file}: SHA-256 {found[:12]}, in {folder / NAME} {right[:12]}; results come in by leaderboard add"
             )
     return len(files)
 
@@ -182,18 +196,26 @@ def _ranks(result: Result, path: Path) -> int:
         measures = [parse(name) for name in cell.values]
         ours = [m for m in measures if not m.foreign and not m.of_answers]
         again = score(cell.cell, table, ours)
-        _same_queries(cell, again, ours, path)
+        same_queries(cell, again, ours, f"{path}: {cell.cell.name}", "ranks")
         number += len(ours) * len(cell.query_ids)
     return number
 
 
-def _same_queries(cell: CellResult, again: CellResult, measures: Sequence[Measure], path: Path) -> None:
-    name = cell.cell.name
+def same_queries(cell: CellResult, again: CellResult, measures: Sequence[Measure], place: str, source: str) -> None:
+    """Compare the per-query values of a cell with those that were computed again.
+
+    Raises:
+        IntegrityError: queries, passages or a value are others.
+    """
     if cell.query_ids != again.query_ids or cell.passages != again.passages:
-        raise IntegrityError(f"{path}: {name}: its queries or passages are not those of its ranks")
+        raise IntegrityError(f"{place}: its queries or passages are not those of its {source}")
     for measure in measures:
         found, right = cell.per_query[measure.column], again.per_query.get(measure.column)
-        if right is None or not np.allclose(found, right, rtol=ROUNDING, atol=ROUNDING):
-            where = [] if right is None else np.flatnonzero(~np.isclose(found, right, rtol=ROUNDING, atol=ROUNDING))
-            query = cell.query_ids[where[0]] if len(where) else "a query"
-            raise IntegrityError(f"{path}: {name}: {measure.name} of {query} is not what its ranks give")
+        if right is None:
+            raise IntegrityError(f"{place}: {measure.name} has values, but none by its {source}")
+        other = ~np.isclose(found, right, rtol=ROUNDING, atol=ROUNDING)
+        if other.any():
+            i = int(np.flatnonzero(other)[0])
+            raise IntegrityError(
+                f"{place}: {measure.name} of {cell.query_ids[i]} is {found[i]:.6g}, by its {source} {right[i]:.6g}"
+            )
