@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 
 from xbench.catalogue import parse
@@ -40,7 +41,7 @@ def markdown(sheet: Sheet) -> str:
         "",
         f"# {inert(board.title)}",
         "",
-        *([inert(" ".join(board.description.split())), ""] if board.description else []),
+        *([_paragraph(board.description), ""] if board.description else []),
         f"Tasks: {tasks}. Ranked by {inert(heading(board, board.rank))}, {direction} first; the best value of a column "
         "is bold. A measured row was evaluated by xbench, its values are linked to the result file; a reported row is "
         "what others have printed, by their own programs. Missing: cells without a value of the ranking measure; a "
@@ -56,6 +57,11 @@ def markdown(sheet: Sheet) -> str:
         start = [_rank(rank), inert(entry.name), entry.kind, inert(entry.revision[:12])]
         lines.append(_row([*start, *values, inert(_missing(sheet, entry))]))
     return "\n".join([*lines, *_measured(sheet), *_reported(sheet)]) + "\n"
+
+
+def _paragraph(text: str) -> str:
+    """Text that may stand at the start of a line: neither a heading nor an item of a list."""
+    return re.sub(r"^(\d*)(?=[-+=#.)])", r"\1\\", inert(" ".join(text.split())))
 
 
 def _row(cells: Sequence[str]) -> str:
