@@ -88,3 +88,23 @@ def add_command(results: tuple[Path, ...], replace: bool, folder: Path) -> None:
         where = add(path, folder, replace=replace)
         click.echo(where or path)
         log.info("%s: %s", path, "added; now run `xbench leaderboard build`" if where else "is there already")
+
+
+@command.command("import")
+@click.argument("files", metavar="MTEB_JSON...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--task", required=True, help="The task of xbench that the files are of, such as xquad for XQuADRetrieval."
+)
+@click.option("--system", required=True, help="The model's name, as the board shows it.")
+@click.option("--source", required=True, help="Name of the CSV in reported/, to which the values are appended.")
+@folder_option
+def import_command(files: tuple[Path, ...], task: str, system: str, source: str, folder: Path) -> None:
+    """Take result files of MTEB, of one model, as reported values.
+
+    Only measures and subsets that the task has as well are taken; others are counted and said. Cite the files in
+    reported/SOURCE.toml, and name the source in the board.
+    """
+    from xbench.leaderboard.imported import import_mteb
+    from xbench.tasks import load_task
+
+    click.echo(import_mteb(files, load_task(task), system, source, folder))
