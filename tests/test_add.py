@@ -136,7 +136,7 @@ BAD: list[tuple[Callable[[Any], None], type[XbenchError], str]] = [
     (command("xbench run hf:file:///x -t mini"), DataError, "a path of one machine"),
     (rename("hf:/srv/models/e5"), DataError, "model.name: .* a path of one machine"),
     (identity(folder="/mnt/x"), DataError, "model.identity.folder: .* a path of one machine"),
-    (identity(files={"/root/a": "x"}), DataError, "a path of one machine"),
+    (identity(files={"/Users/a": "x"}), DataError, "a path of one machine"),
     (identity(prompt="a\x1bb"), DataError, "more than a line of printable text"),
     (identity(kind="canary"), UsageError, "is a canary"),
     (identity(kind="fuse", parts=[{"kind": "hash"}, {"kind": "canary"}]), UsageError, "is a canary"),
