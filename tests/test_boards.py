@@ -111,15 +111,15 @@ def entry(name: str, value: float | None, column: Column) -> Entry:
 @pytest.mark.parametrize(
     ("rank", "expected"),
     [
-        ("multi AP", [("b", 1), ("c", 1), ("d", 3), ("a", 4), ("e", None), ("f", None)]),
-        ("multi RankDistance", [("a", 1), ("d", 2), ("b", 3), ("c", 3), ("e", None), ("f", None)]),
+        ("multi AP", [("bz", 1), ("ca", 1), ("d", 3), ("a", 4), ("e", None), ("f", None)]),
+        ("multi RankDistance", [("a", 1), ("d", 2), ("bz", 3), ("ca", 3), ("e", None), ("f", None)]),
     ],
 )
 def test_order_and_ranks(tmp_path: Path, rank: str, expected: list[tuple[str, int | None]]) -> None:
     detail = '["AP", "RankDistance"]', '["RankDistance"]'
     text = BOARD if "AP" in rank else BOARD.replace('rank = "multi AP"', f'rank = "{rank}"').replace(*detail)
     found = load_board(boards(tmp_path, text), "b").board
-    values = {"f": None, "d": 0.5, "c": 0.7, "b": 0.7, "e": None, "a": 0.0}
+    values = {"f": None, "d": 0.5, "ca": 0.7, "bz": 0.7, "e": None, "a": 0.0}
     sheet = order(found, [entry(name, value, found.rank) for name, value in values.items()])
     assert [(e.name, n) for e, n in zip(sheet.entries, sheet.ranks, strict=True)] == expected
     assert best(sheet, found.rank) == (0.7 if "AP" in rank else 0.0) and best(sheet, found.columns[0]) is None
