@@ -11,7 +11,7 @@ LAYERS = [
     ["errors", "records"],
     ["answers", "kept", "lines", "progress", "storage", "strictjson", "threads"],
     ["arithmetic", "bias", "catalogue", "fusion", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
-    ["groups", "intervals", "parquet", "results", "sources", "tables", "task", "tasks"],
+    ["groups", "intervals", "modelindex", "mteb", "parquet", "results", "sources", "tables", "task", "tasks"],
     ["models", "readers"],
     ["batches", "census", "encode", "index", "shards", "store"],
     ["approximate", "sharded"],

@@ -17,6 +17,7 @@ COMMANDS = {
     "data": "Get and check the sources of tasks.",
     "demo": "The whole job on the bundled task: no network, under a minute.",
     "export": "Write TREC runs and qrels of a stored result.",
+    "leaderboard": "Render, extend and verify boards of stored results.",
     "run": "Evaluate a model on tasks; write the results, print the tables.",
     "score": "Score a TREC run of any system.",
     "study": "Train variants of models, test and compare them.",

@@ -1,10 +1,15 @@
 """`xbench export`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from xbench.cli.options import cell_option, data_option, definition_option
+
+if TYPE_CHECKING:
+    from xbench.results import Result
+    from xbench.task import Task
 
 
 @click.command("export")
@@ -20,6 +25,8 @@ from xbench.cli.options import cell_option, data_option, definition_option
 )
 @click.option("--qrels-only", is_flag=True, help="Write no runs.")
 @click.option("--gzip", "gz", is_flag=True, help="Pack the files.")
+@click.option("--mteb", is_flag=True, help="Write <task>.mteb.json in the shape of MTEB's results, and nothing else.")
+@click.option("--model-card", is_flag=True, help="Write <task>.model-index.yaml for a model card, and nothing else.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the files. [beside the result]")
 @definition_option
 @data_option
@@ -30,11 +37,13 @@ def command(
     scores: str,
     qrels_only: bool,
     gz: bool,
+    mteb: bool,
+    model_card: bool,
     output: Path | None,
     definition: str | None,
     data: Path | None,
 ) -> None:
-    """Write TREC qrels and runs of the cells of RESULT, a result file.
+    """Write TREC qrels and runs of the cells of RESULT, a result file; or its values in others' forms.
 
     The runs come from the vectors in the cache, ranked again: nothing is encoded. Files are called
     `<task>.<setting>.<languages>.run.trec` and `.qrels.trec`.
@@ -50,6 +59,9 @@ def command(
 
     stored = read_result(result)
     task = same_task(stored.task, result, definition)
+    if mteb or model_card:
+        _interchange(stored, task, output or result.parent, mteb=mteb, model_card=model_card)
+        return
     cells = select_cells(task, patterns)
     folder = output or result.parent
     writable(folder)
@@ -70,3 +82,27 @@ def command(
                 suffix=suffix,
             )
     log.info("%s: %d cells in %s", task.name, len(cells), folder)
+
+
+def _interchange(stored: "Result", task: "Task", folder: Path, *, mteb: bool, model_card: bool) -> None:
+    """The files of `--mteb` and `--model-card`."""
+    import json
+
+    from xbench.modelindex import model_index
+    from xbench.mteb import to_mteb
+    from xbench.progress import log
+    from xbench.storage import atomic
+
+    texts = {}
+    if mteb:
+        content, lost = to_mteb(stored, task)
+        texts["mteb.json"] = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        if lost:
+            log.info("MTEB has no name for %s: left out", ", ".join(lost))
+    if model_card:
+        scores = [{"task": stored.task, "values": stored.summary()}]
+        texts["model-index.yaml"] = model_index(str(stored.model["name"]), scores)
+    for suffix, text in texts.items():
+        with atomic(folder / f"{task.name}.{suffix}") as file:
+            file.write(text.encode())
+        click.echo(folder / f"{task.name}.{suffix}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from xbench.modelindex import model_index, quoted, spelled
 from xbench.results import Result
 from xbench.storage import atomic
 from xbench.strictjson import read_json
@@ -78,9 +79,11 @@ def card(about: Mapping[str, Any]) -> str:
     }
     if base not in BASES and _HUB.fullmatch(named):
         front["base_model"] = named
+    scores = about.get("scores", [])
+    index = model_index(f"xbench {mode}", scores) if scores else ""
     what = BASES.get(base) or f"{_escaped(named)}{_escaped(f' at revision {revision}') if revision else ''}, fine-tuned"
     parts = [
-        f"---\n{''.join(_yaml(key, value) for key, value in front.items())}---",
+        f"---\n{''.join(_yaml(key, value) for key, value in front.items())}{index}---",
         f"# A reference model for multilingual retrieval ({mode})",
         f"It maps questions and passages in {len(languages)} languages ({_escaped(', '.join(languages))}) to vectors; "
         "the higher their cosine, the better the passage answers the question. It was trained by xbench to compare "
@@ -93,7 +96,7 @@ def card(about: Mapping[str, Any]) -> str:
         "## Training",
         *_training(about),
         "## Scores",
-        *_scores(about.get("scores", [])),
+        *_scores(scores),
         "## Limits",
         _limits(config),
         "## Citation",
@@ -194,7 +197,7 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> list[str]:
         return ["None yet: `xbench run FOLDER -t TASK`."]
     names = sorted({name for score in scores for row in score["values"].values() for name in row})
     rows = [
-        [_task(score["task"]), setting, *(_shown(score["values"][setting].get(name)) for name in names)]
+        [spelled(score["task"]), setting, *(_shown(score["values"][setting].get(name)) for name in names)]
         for score in scores
         for setting in SETTINGS
         if setting in score["values"]
@@ -203,11 +206,6 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> list[str]:
         "Macro means over languages, in cross over ordered pairs of them; the mean of AP is mAP, of RR is MRR.",
         _table(["task", "setting", *names], rows),
     ]
-
-
-def _task(task: Mapping[str, Any]) -> str:
-    chosen = [f"{key}: {', '.join(task[key])}" for key in ("languages", "settings") if key in task]
-    return "; ".join([f"{task['name']} (version {task['version']})", *chosen, *(["context"] * ("context" in task))])
 
 
 def _shown(value: float | None) -> str:
@@ -230,17 +228,11 @@ def _limits(config: Mapping[str, Any]) -> str:
 
 
 def _yaml(key: str, value: str | Sequence[str]) -> str:
-    return f"{key}: {_quoted(value)}\n" if isinstance(value, str) else f"{key}:\n{''.join(map(_item, value))}"
+    return f"{key}: {quoted(value)}\n" if isinstance(value, str) else f"{key}:\n{''.join(map(_item, value))}"
 
 
 def _item(value: str) -> str:
-    return f"- {_quoted(value)}\n"
-
-
-def _quoted(text: str) -> str:
-    """A double-quoted scalar of YAML; it has JSON's escapes, but knows no pairs of surrogates."""
-    plain = json.dumps(text, ensure_ascii=False)
-    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in plain)
+    return f"- {quoted(value)}\n"
 
 
 def _escaped(value: object) -> str:
