@@ -197,10 +197,10 @@ def shown(value: Value) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
-    return _plain(str(value))
+    return plain(str(value))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Names come from strangers: control characters, line breaks among them, are shown as escapes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
@@ -231,9 +231,9 @@ def print_rich(tables: list[Table]) -> None:
     from rich.text import Text
 
     for table in tables:
-        grid = RichTable(title=Text(_plain(table.title)), title_justify="left", title_style="bold")
+        grid = RichTable(title=Text(plain(table.title)), title_justify="left", title_style="bold")
         for i, column in enumerate(table.columns):
-            grid.add_column(Text(_plain(column)), justify="left" if i == 0 else "right", no_wrap=True)
+            grid.add_column(Text(plain(column)), justify="left" if i == 0 else "right", no_wrap=True)
         for row in table.rows:
             grid.add_row(*(Text(shown(value)) for value in row))
         # As wide as the table: a terminal that breaks a line still shows every digit, a cut column does not.
@@ -245,7 +245,7 @@ def print_rich(tables: list[Table]) -> None:
 
 def _markdown(table: Table) -> str:
     def inert(text: str) -> str:
-        return re.sub(r"([\\`*_\[\]<>|&!~])", r"\\\1", _plain(text))
+        return re.sub(r"([\\`*_\[\]<>|&!~])", r"\\\1", plain(text))
 
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(map(inert, cells)) + " |"
@@ -267,7 +267,7 @@ def _csv(table: Table) -> str:
 
 def _no_formula(text: str) -> str:
     """Text that no spreadsheet takes for a formula, full-width signs included."""
-    plain = _plain(text)
+    plain = plain(text)
     return "'" + plain if plain.startswith(tuple("=+-@＝＋－＠")) else plain
 
 
@@ -281,10 +281,10 @@ _LATEX = {c: "\\" + c for c in "&%$#_{}"} | {
 
 def _latex(table: Table) -> str:
     def line(cells: list[str]) -> str:
-        text = " & ".join("".join(_LATEX.get(c, c) for c in _plain(cell)) for cell in cells)
+        text = " & ".join("".join(_LATEX.get(c, c) for c in plain(cell)) for cell in cells)
         guard = "{}" if text.startswith(("[", "*")) else ""  # else an argument of the line break above
         return f"{guard}{text} \\\\"
 
     head = [r"\begin{tabular}{l" + "r" * (len(table.columns) - 1) + "}", r"\toprule", line(table.columns), r"\midrule"]
     body = [line([shown(value) for value in row]) for row in table.rows]
-    return "\n".join([f"% {_plain(table.title)}", *head, *body, r"\bottomrule", r"\end{tabular}", ""])
+    return "\n".join([f"% {plain(table.title)}", *head, *body, r"\bottomrule", r"\end{tabular}", ""])

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from xbench.groups import Grouping
@@ -78,7 +77,7 @@ class Entry:
     """Only those of which all cells are there."""
     cells: Mapping[str, Mapping[Key, Mapping[str, float]]]
     """Task -> cell -> measure -> value."""
-    missing: Mapping[str, int] = MappingProxyType({})
+    missing: Mapping[str, int] = field(default_factory=dict)
     """Task -> how many of its cells this entry has no value of the ranking measure for; all, where it has none."""
     note: str = ""
 
