@@ -34,12 +34,14 @@ def board(tasks: Sequence[str] = ("xquad-r",), languages: Sequence[str] = LANGUA
     return Board(
         name="synthetic",
         title=title or "Answer retrieval in eleven languages",
-        description="Find the sentence that answers a question, in one language, across languages and from a pool of all.",
+        description="Find the sentence that answers a question: in one language, across, from a pool of all.",
         tasks=tuple(BoardTask(t, 1, t.upper(), tuple(languages), ("mono", "cross", "multi")) for t in tasks),
         columns=tuple(column for task in tasks for column in columns(task)),
         rank=columns(tasks[0])[0],
         detail=DETAIL,
-        groupings={task: {"script": {g: [a for a in some if a in languages] for g, some in SCRIPTS.items()}} for task in tasks},
+        groupings={
+            task: {"script": {g: [a for a in some if a in languages] for g, some in SCRIPTS.items()}} for task in tasks
+        },
     )
 
 
@@ -54,9 +56,7 @@ def sheet(size: int = 12, seed: int = 0, tasks: Sequence[str] = ("xquad-r",)) ->
         origins, means, cells = {}, {}, {}
         for task in tasks:
             found = keys()[:-3] if lacking else keys()
-            cells[task] = {
-                key: {m: min(1.0, max(0.0, skill * rng.uniform(0.5, 1.4))) for m in DETAIL} for key in found
-            }
+            cells[task] = {key: {m: min(1.0, max(0.0, skill * rng.uniform(0.5, 1.4))) for m in DETAIL} for key in found}
             for n, column in enumerate(columns(task)):
                 if lacking and column.setting == "multi":
                     continue
@@ -65,13 +65,28 @@ def sheet(size: int = 12, seed: int = 0, tasks: Sequence[str] = ("xquad-r",)) ->
                 ends = (None, None) if reported else (value * 0.96, value * 1.04)
                 means[column] = Value(value, *ends)
             origins[task] = (
-                Reported("arXiv 2408.10536", f"Table {3 + i % 4}, page 8", "https://arxiv.org/abs/2408.10536", "candidates with their context")
+                Reported(
+                    "arXiv 2408.10536",
+                    f"Table {3 + i % 4}, page 8",
+                    "https://arxiv.org/abs/2408.10536",
+                    "candidates with their context",
+                )
                 if reported
-                else Measured(f"results/model-{i:03d}-6c056d072fbd/{task}.json", f"{i:064x}", f"xbench run hf:{name} -t {task}", "0.1.0")
+                else Measured(
+                    f"results/model-{i:03d}-6c056d072fbd/{task}.json",
+                    f"{i:064x}",
+                    f"xbench run hf:{name} -t {task}",
+                    "0.1.0",
+                )
             )
         missing = {task: 3 for task in tasks} if lacking else {}
         kind = "reported" if reported else "measured"
-        entries.append(Entry(name, kind, "" if reported else f"{rng.getrandbits(160):040x}", origins, means, cells, missing))
+        entries.append(
+            Entry(name, kind, "" if reported else f"{rng.getrandbits(160):040x}", origins, means, cells, missing)
+        )
     having = [e for e in entries if made.rank in e.means]
-    entries = [*sorted(having, key=lambda e: -e.means[made.rank].value), *(e for e in entries if made.rank not in e.means)]
+    entries = [
+        *sorted(having, key=lambda e: -e.means[made.rank].value),
+        *(e for e in entries if made.rank not in e.means),
+    ]
     return Sheet(made, tuple(entries), tuple(i + 1 if i < len(having) else None for i in range(size)))

@@ -267,8 +267,8 @@ def _csv(table: Table) -> str:
 
 def _no_formula(text: str) -> str:
     """Text that no spreadsheet takes for a formula, full-width signs included."""
-    plain = plain(text)
-    return "'" + plain if plain.startswith(tuple("=+-@＝＋－＠")) else plain
+    shown = plain(text)
+    return "'" + shown if shown.startswith(tuple("=+-@＝＋－＠")) else shown
 
 
 _LATEX = {c: "\\" + c for c in "&%$#_{}"} | {

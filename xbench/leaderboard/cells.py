@@ -76,7 +76,9 @@ def means(task: BoardTask, found: Sequence[Key], groupings: Mapping[str, Groupin
     for name, grouping in groupings.items():
         for where, groups in group_cells(list(key_of), grouping).items():
             if where != "cross":
-                by += [Mean(f"{name}: {where}", group, tuple(map(key_of.__getitem__, c))) for group, c in groups.items()]
+                by += [
+                    Mean(f"{name}: {where}", group, tuple(map(key_of.__getitem__, c))) for group, c in groups.items()
+                ]
     return [mean for mean in by if mean.cells or mean.where == "cross from"]
 
 
@@ -133,7 +135,10 @@ def of_task(sheet: Sheet, task: BoardTask) -> tuple[dict[str, Any], list[list[An
     for entry in sheet.entries:
         cells = entry.cells.get(task.name, {})
         own = [
-            [[scaled(cells.get(key, {}).get(m), p) for key in found] for m, p in zip(board.detail, places, strict=True)],
+            [
+                [scaled(cells.get(key, {}).get(m), p) for key in found]
+                for m, p in zip(board.detail, places, strict=True)
+            ],
             [
                 [scaled(mean_of(mean, entry, task, m, known), p) for mean in derived]
                 for m, p in zip(board.detail, places, strict=True)

@@ -5,7 +5,9 @@ import re
 from xbench.tables import plain
 
 # Stricter than the standard: ASCII alone, no user and password, a host of letters, digits, dots and hyphens.
-_WEB = re.compile(r"https?://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?(?:[/?#][!#$%&'()*+,./:;=?@\[\]~\w-]*)?", re.A | re.I)
+_WEB = re.compile(
+    r"https?://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?(?:[/?#][!#$%&'()*+,./:;=?@\[\]~\w-]*)?", re.A | re.I
+)
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 
 

@@ -1,7 +1,7 @@
 """A board as one HTML file that asks nothing of anybody: no server, no other file, no address but those one clicks.
 
-The table is there without scripts; with them it sorts and filters, and each row opens on its cells. Text of strangers is
-made harmless three times over: control characters and those that turn the direction of text are shown as escapes
+The table is there without scripts; with them it sorts and filters, and each row opens on its cells. Text of strangers
+is made harmless three times over: control characters and those that turn the direction of text are shown as escapes
 (`tables.plain`), the template escapes HTML, and scripts set text alone. A policy in the page allows its one script and
 its one style sheet, by their SHA-256.
 """
@@ -55,9 +55,7 @@ def page(sheet: Sheet) -> str:
         style=Markup(style),  # noqa: S704 (likewise)
         data=Markup(data),  # noqa: S704 (escaped above)
         columns=[_head(sheet, column) for column in columns],
-        rows=[
-            _row(sheet, entry, rank, places) for entry, rank in zip(sheet.entries, sheet.ranks, strict=True)
-        ],
+        rows=[_row(sheet, entry, rank, places) for entry, rank in zip(sheet.entries, sheet.ranks, strict=True)],
         ranked=titles[sheet.board.rank],
         better="lower" if parse(sheet.board.rank.measure).lower_is_better else "higher",
         level=f"{LEVEL:.0%}",
@@ -104,7 +102,11 @@ def _head(sheet: Sheet, column: Column) -> dict[str, Any]:
 
 def _row(sheet: Sheet, entry: Entry, rank: int | None, places: Sequence[int]) -> dict[str, Any]:
     sources = [f"{o.source}, {o.where}" for o in entry.origins.values() if isinstance(o, Reported)]
-    about = [*([entry.revision] if entry.revision else []), *dict.fromkeys(sources), *([entry.note] if entry.note else [])]
+    about = [
+        *([entry.revision] if entry.revision else []),
+        *dict.fromkeys(sources),
+        *([entry.note] if entry.note else []),
+    ]
     return {
         "rank": rank,
         "name": plain(entry.name),
@@ -177,5 +179,7 @@ def _ends(value: Value | None, places: int) -> list[int | None] | None:
 def _origin(origin: Measured | Reported | None) -> dict[str, Any] | None:
     if origin is None:
         return None
-    names = ("file", "sha256", "command", "version") if isinstance(origin, Measured) else ("source", "where", "url", "note")
+    names = (
+        ("file", "sha256", "command", "version") if isinstance(origin, Measured) else ("source", "where", "url", "note")
+    )
     return {name: plain(getattr(origin, name)) for name in names} | {"link": _link(origin)}

@@ -1,5 +1,6 @@
-"""The plots of a board: bars of the ranking column and of language bias, and rank distance beside the ranking column."""
+"""The plots of a board: the ranking column and language bias as bars, and rank distance against the ranking column."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 MOST = 40  # entries of a plot
 WIDTH = 4.9  # inches: a phone's, so that letters keep their size there
-_LETTERS = 26  # of a name beside its bar
+_LETTERS = 22  # of a name beside its bar; wide ones, such as Chinese, count twice
 # Ids are made of a fixed salt, which would be random otherwise; letters stay text; nobody's text is mathematics.
-_LOOK: dict[str, Any] = {
+_LOOK: Any = {
     "svg.hashsalt": "xbench",
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -79,12 +80,12 @@ def plots(sheet: Sheet, titles: dict[Column, str]) -> list[Plot]:
         raise UsageError("the plots of a page need matplotlib: pip install 'xbench[train]'") from error
     board = sheet.board
     biased = [c for c in board.columns if not c.group and parse(c.measure).multi_only and c != board.rank]
-    distances = [c for c in biased if parse(c.measure).family == "RankDistance"]
+    distances = [c for c in biased if "RankDistance" in c.measure and c.task == board.rank.task][:1]
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # nobody's own settings
         matplotlib.rcParams.update(_LOOK)
         drawn = [_bars(sheet, board.rank, titles, "bars")]
-        drawn += [_scatter(sheet, c, titles, f"distance{i}") for i, c in enumerate(distances)]
+        drawn += [_scatter(sheet, c, titles, "distance") for c in distances]
         drawn += [_bars(sheet, c, titles, f"bias{i}") for i, c in enumerate(biased)]
     return [plot for plot in drawn if plot]
 
@@ -100,8 +101,10 @@ def _points(sheet: Sheet, columns: Sequence[Column]) -> tuple[list[_Point], int]
 
 
 def _note(shown: int, having: int, column: str) -> str:
-    limit = f"the best {shown} of {having} entries with a value, by {column}" if shown < having else "all with a value"
-    return f"Shown: {limit}. The numbers are in the table above."
+    which = (
+        f"The best {shown} of {having} entries with a value, by {column}." if shown < having else "All with a value."
+    )
+    return f"{which} The numbers are in the table above."
 
 
 def _better(column: Column) -> str:
@@ -114,21 +117,22 @@ def _bars(sheet: Sheet, column: Column, titles: dict[Column, str], name: str) ->
         return None
     places = digits(v.value for p in points for v in p.values)
     # The height of a bar is the same in all plots: inches for each, and for the axis below.
-    height, below, left, right = 0.2 * len(points), 0.45, 2.0, 0.55
+    height, below, left, right = 0.2 * len(points), 0.45, 2.15, 0.55
     figure, axes = _figure(height + below + 0.05, left, below, WIDTH - left - right, height)
     texts = {"@x": f"{titles[column]} ({_better(column)})"}
     for y, point in enumerate(points):
         (value,) = point.values
         full = point.entry.kind == "measured"
-        style = {"color": point.colour} if full else {"facecolor": "none", "edgecolor": point.colour}
+        style: dict[str, Any] = {"edgecolor": point.colour, "facecolor": point.colour if full else "none"}
         axes.barh(y, value.value, 0.62, **style)[0].set_gid(point.key)
-        if value.low is not None and value.high is not None:
-            axes.plot([value.low, value.high], [y, y], color=INK, solid_capstyle="butt")
+        if ends := _ends(value):
+            axes.plot(ends, [y, y], color=INK, solid_capstyle="butt")
         axes.text(1.02, y, f"{value.value:.{places}f}", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
-        texts[f"@{point.key}"] = _short(point.entry.name)
+        texts[f"@{point.key}"] = _short(point)
     axes.set_yticks(range(len(points)), [f"@{p.key}" for p in points])
     axes.set_ylim(len(points) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="x")
     axes.set_xlabel("@x")
     label = f"Bars of {titles[column]} for {len(points)} entries, {_better(column)}; the numbers are in the table"
@@ -146,15 +150,17 @@ def _scatter(sheet: Sheet, column: Column, titles: dict[Column, str], name: str)
     figure, axes = _figure(3.6, left, below, WIDTH - left - 0.1, 3.6 - below - 0.1)
     for point in points:
         x, y = point.values
-        for value, line in ((x, lambda v: ([v.low, v.high], [y.value] * 2)), (y, lambda v: ([x.value] * 2, [v.low, v.high]))):
-            if value.low is not None and value.high is not None:
-                axes.plot(*line(value), color=QUIET, alpha=0.5)
+        if ends := _ends(x):
+            axes.plot(ends, [y.value, y.value], color=QUIET, alpha=0.5)
+        if ends := _ends(y):
+            axes.plot([x.value, x.value], ends, color=QUIET, alpha=0.5)
         full = point.entry.kind == "measured"
         style: dict[str, Any] = {"marker": "o" if full else "D", "markersize": 5 if full else 4.5}
         style |= {"markeredgecolor": point.colour, "markerfacecolor": point.colour if full else PAPER}
         axes.plot([x.value], [y.value], linestyle="none", gid=point.key, **style)
-        near = {"textcoords": "offset points", "xytext": (4, 3), "fontsize": 7.5}
-        axes.annotate("" if point.rank is None else str(point.rank), (x.value, y.value), **near)
+        if point.rank is not None:
+            at = (x.value, y.value)
+            axes.annotate(str(point.rank), at, xytext=(4, 3), textcoords="offset points", fontsize=7.5)
     axes.grid()
     axes.set_xlabel("@x")
     axes.set_ylabel("@y")
@@ -166,11 +172,27 @@ def _scatter(sheet: Sheet, column: Column, titles: dict[Column, str], name: str)
     return Plot(f"{titles[column]} against {titles[across]}", note, svg)
 
 
-def _short(name: str) -> str:
-    """Both ends of a long name: one tells whose it is, the other which."""
-    text = plain(name)
-    half = (_LETTERS - 1) // 2
-    return text if len(text) <= _LETTERS else f"{text[:half]}…{text[-half:]}"
+def _ends(value: Value) -> list[float] | None:
+    return None if value.low is None or value.high is None else [value.low, value.high]
+
+
+def _short(point: _Point) -> str:
+    """Its rank and its name; of a long one the part after the last slash, then both ends."""
+    name = plain(point.entry.name)
+    if _width(name) > _LETTERS and "/" in name:
+        name = "…/" + name.rpartition("/")[2]
+    if _width(name) > _LETTERS:
+        first, last = name, name
+        while _width(first) > _LETTERS // 2 - 1:
+            first = first[:-1]
+        while _width(last) > _LETTERS // 2:
+            last = last[1:]
+        name = f"{first}…{last}"
+    return name if point.rank is None else f"{point.rank} · {name}"
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def _figure(height: float, left: float, below: float, width: float, tall: float) -> tuple["Figure", "Axes"]:

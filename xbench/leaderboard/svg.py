@@ -1,4 +1,4 @@
-"""Plots of matplotlib as parts of a page: its colours, its letters, no styles of their own, strangers' text put in last.
+"""Plots of matplotlib as parts of a page: its colours, its letters, no styles of their own, strangers' text last.
 
 A page that forbids inline styles forbids those of matplotlib's SVG, so each becomes an attribute; and the few colours
 that a plot may use become classes, so that dark and light are the page's to choose.
@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree as Tree  # noqa: S405 (of what matplotlib has just written)
+from xml.etree import ElementTree as Tree
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 # What plots are drawn in -> the name that the page's classes have for it.
 INK, QUIET, MEASURED, REPORTED, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
 _CLASSES = {INK: "ink", QUIET: "quiet", MEASURED: "measured", REPORTED: "reported", PAPER: "paper"}
-# `font` is left out: size alone is kept, as its own attribute.
-_KEPT = {"fill", "stroke", "opacity", "fill-opacity", "stroke-opacity", "stroke-width", "stroke-dasharray", "text-anchor"}
+# Of a font its size alone.
+_KEPT = {"fill", "stroke", "opacity", "fill-opacity", "stroke-opacity", "stroke-width", "stroke-dasharray"}
+_KEPT |= {"font-size", "text-anchor"}
 _LINK = "{http://www.w3.org/1999/xlink}href"
 
 
@@ -37,7 +38,7 @@ def inline(figure: "Figure", name: str, label: str, texts: Mapping[str, str], ti
     FigureCanvasSVG(figure)
     out = io.BytesIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    root = Tree.fromstring(out.getvalue())  # noqa: S314 (likewise)
+    root = Tree.fromstring(out.getvalue())  # noqa: S314 (what matplotlib has just written)
     _clean(root, name, texts, titles)
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
     return Tree.tostring(root, encoding="unicode")
@@ -65,6 +66,10 @@ def _clean(root: Tree.Element, name: str, texts: Mapping[str, str], titles: Mapp
         if clip := about.get("clip-path"):
             about["clip-path"] = clip.replace("#", f"#{name}-")
         _restyle(about)
+        if about.get("transform", "").startswith("rotate(-0 "):
+            del about["transform"]
+        for attribute, value in about.items():  # a hundredth of a point is finer than any screen
+            about[attribute] = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", value)
         element.text = texts.get(element.text or "", element.text)
         # Line ends between elements are all that matplotlib puts there.
         element.tail = None

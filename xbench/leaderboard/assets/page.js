@@ -112,7 +112,7 @@
   const system = matchMedia("(prefers-color-scheme: dark)");
   const theme = get("theme");
   const isDark = () => (document.documentElement.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
-  const nameTheme = () => (theme.textContent = isDark() ? "Light" : "Dark");
+  const nameTheme = () => (theme.textContent = isDark() ? "Light theme" : "Dark theme");
   theme.addEventListener("click", () => {
     document.documentElement.dataset.theme = isDark() ? "light" : "dark";
     nameTheme();
@@ -158,7 +158,7 @@
 
   function facts(entry) {
     return list([
-      ["Kind", make("span", { class: entry.kind }, entry.kind)],
+      ["Kind", make("span", { class: `kind ${entry.kind}` }, entry.kind)],
       ["Rank", entry.rank === null ? "none" : String(entry.rank)],
       ...(entry.revision ? [["Revision", bdi(entry.revision)]] : []),
       ...(entry.note ? [["Note", bdi(entry.note)]] : []),
@@ -216,8 +216,8 @@
 
   function drawn(chosen) {
     if (!chosen.entry.cells[chosen.task]) return [];
-    const found = [byLanguage(chosen), groups(chosen)].filter(Boolean);
-    return [make("div", { class: "pair" }, ...found, ownMeans(chosen)), heat(chosen)].filter(Boolean);
+    const pairs = [[byLanguage, heat], [groups, ownMeans]];
+    return pairs.map((pair) => make("div", { class: "pair" }, ...pair.map((part) => part(chosen))));
   }
 
   function table(title, columns, lines, kind = "") {
