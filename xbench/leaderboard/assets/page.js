@@ -332,6 +332,7 @@
   columns();
   nameTheme();
   announce();
+  get("no-script").hidden = true;
   theme.hidden = false;
   get("controls").hidden = false;
 })();
