@@ -104,10 +104,10 @@ def test_sort_and_filter(visit: Open) -> None:
     # Bigger first where that is better, smaller first for rank distance, and back again.
     for column, reverse in ((0, True), (4, False), (2, True)):
         for way in (reverse, not reverse):
-            heads.nth(3 + column).click()
+            heads.nth(2 + column).click()
             assert shown(one) == by(SHEET, column, way)
             assert one.locator("[aria-sort]").count() == 1
-            sorted_as = one.locator("#board thead th").nth(3 + column).get_attribute("aria-sort")
+            sorted_as = one.locator("#board thead th").nth(2 + column).get_attribute("aria-sort")
             assert sorted_as == ("descending" if way else "ascending")
     heads.nth(1).click()
     assert shown(one) == sorted(names)
@@ -131,12 +131,12 @@ def test_columns_and_intervals(visit: Open) -> None:
     one = visit()
     heads = one.locator("#board thead th:visible")
     groups = [i for i, c in enumerate(SHEET.board.columns) if c.group]
-    assert heads.count() == 3 + len(SHEET.board.columns) - len(groups)
+    assert heads.count() == 2 + len(SHEET.board.columns) - len(groups)
     one.locator("summary").click()
     one.locator(f"#columns input[value='{groups[0]}']").check()
     one.locator("#columns input[value='1']").uncheck()
-    assert heads.count() == 3 + len(SHEET.board.columns) - len(groups)
-    head = one.locator("#board thead th").nth(3 + groups[0]).inner_text().split("\n")
+    assert heads.count() == 2 + len(SHEET.board.columns) - len(groups)
+    head = one.locator("#board thead th").nth(2 + groups[0]).inner_text().split("\n")
     assert head == ["XQUAD-R", "cross", "script: cross from: Latn", "AP"]
     cells = one.locator("#board tbody tr").first.locator("td:visible")
     assert cells.count() == heads.count() - 1, "cells go with their heads"
@@ -242,7 +242,7 @@ def test_by_keyboard_alone(visit: Open) -> None:
     press("Enter")
     tab_to(one, "#columns input", 1)
     press("Space")
-    assert not one.locator("#board thead th").nth(3).is_visible()
+    assert not one.locator("#board thead th").nth(2).is_visible()
     press("Escape")
     assert (
         one.evaluate("document.activeElement.matches('summary')") and not one.locator("#columns fieldset").is_visible()
@@ -250,7 +250,7 @@ def test_by_keyboard_alone(visit: Open) -> None:
     tab_to(one, ".scroll", 1)
     press("ArrowRight")
     until(one, "document.querySelector('.scroll').scrollLeft > 0")
-    tab_to(one, "th:nth-child(5) button")
+    tab_to(one, "th:nth-child(4) button")
     press("Enter")
     assert one.locator("[aria-sort=descending]").count() == 1
     press("Space")
@@ -308,7 +308,7 @@ def test_without_scripts(visit: Open) -> None:
     assert one.locator("#board tbody tr").count() == 30
     assert one.locator("button:visible, form:visible").count() == 0
     assert one.get_by_text("Scripts are off").is_visible()
-    assert one.locator("#board tbody tr").first.locator("td").count() == 2 + len(SHEET.board.columns)
+    assert one.locator("#board tbody tr").first.locator("td").count() == 1 + len(SHEET.board.columns)
 
 
 def test_over_http_one_file_is_asked_for(visit: Open, files: dict[str, Path]) -> None:

@@ -91,17 +91,17 @@ def test_the_table_is_there_without_scripts(made: Sheet, html: str) -> None:
     head, *rows = found.table()
     assert len(found.find("table")) == len(found.find("caption")) == 1 and len(rows) == 15
     scopes = [about.get("scope") for tag, about, _ in found.all if tag == "th"]
-    assert scopes == ["col"] * (3 + 18) + ["row"] * 15 and [t for t, a, _ in found.all if "aria-sort" in a] == ["th"]
-    assert [text for text, _ in head[:3]] == ["Rank", "Model", "Kind"]
+    assert scopes == ["col"] * (2 + 18) + ["row"] * 15 and [t for t, a, _ in found.all if "aria-sort" in a] == ["th"]
+    assert [text for text, _ in head[:2]] == ["Rank", "Model"]
     columns = made.board.columns
-    for (text, _), c in zip(head[3:], columns, strict=True):
+    for (text, _), c in zip(head[2:], columns, strict=True):
         assert text.split() == [c.task.upper(), c.setting, *c.group.split(), c.measure]
     for row, entry, rank in zip(rows, made.entries, made.ranks, strict=True):
         assert row[0][0] == ("–" if rank is None else str(rank))
         origin = entry.origins["xquad-r"]
         about = entry.revision if isinstance(origin, Measured) else f"{origin.source}, {origin.where}"
-        assert row[1][0] == entry.name + about and row[2][0] == entry.kind
-        for (text, hrefs), c in zip(row[3:], columns, strict=True):
+        assert row[1][0] == f"{entry.name}{entry.kind} {about}"
+        for (text, hrefs), c in zip(row[2:], columns, strict=True):
             if (value := entry.means.get(c)) is None:
                 assert (text, hrefs) == ("missing: 3 of 132 cells", [])
                 continue
@@ -122,7 +122,7 @@ def test_less_is_better_and_no_value(made: Sheet) -> None:
     # Nothing is missing, but this measure was not printed; and an interval with an end below zero.
     entry = replace(made.entries[0], means={made.board.rank: Value(-0.1, -0.2, 0.1)}, missing={})
     _, row = Page(page(Sheet(made.board, (entry,), (1,)))).table()
-    assert [text for text, _ in row[3:5]] == ["-0.1000-0.2000 to 0.1000", "no value"]
+    assert [text for text, _ in row[2:4]] == ["-0.1000-0.2000 to 0.1000", "no value"]
 
 
 def test_the_same_bytes(html: str, tmp_path: Path) -> None:
@@ -184,11 +184,11 @@ def test_strangers_are_text() -> None:
     assert len(PAYLOADS) == len(set(texts)) == 50 and list(map(plain, PAYLOADS)) == texts
     for i, row in enumerate(rows):
         about = f"{texts[i]} · {texts[i]}, {texts[i]} · {texts[i]}" if i % 2 else f"{texts[i]} · {texts[i]}"
-        assert row[1][0] == texts[i] + about
-        for _, hrefs in row[3:]:
+        assert row[1][0] == f"{texts[i]}{'reported' if i % 2 else 'measured'} {about}"
+        for _, hrefs in row[2:]:
             assert all(re.fullmatch(r"\.\./(?:[\w.~-]|%[0-9A-F]{2})+(?:/(?:[\w.~-]|%[0-9A-F]{2})+)*", h) for h in hrefs)
             assert not (i % 2 and hrefs), "none of them is an address"
-    assert "mono: ".join([texts[26] + ": ", texts[22]]) in head[4][0]
+    assert "mono: ".join([texts[26] + ": ", texts[22]]) in head[3][0]
     assert [a["abbr"] for t, a, _ in found.all if "abbr" in a] == texts
     inside = data(page(hostile()))
     assert [e["name"] for e in inside["entries"]] == texts == inside["tasks"][0]["languages"]

@@ -7,8 +7,7 @@
   const board = get("board");
   const body = board.tBodies[0];
   const heads = [...board.tHead.rows[0].cells];
-  const FIXED = 3; // rank, model, kind
-  const RANK = 0, NAME = 1, KIND = 2;
+  const RANK = 0, NAME = 1, FIXED = 2; // columns before those of the board
 
   /** An element with attributes; strings among the children become text. */
   function make(tag, attributes, ...children) {
@@ -31,7 +30,6 @@
   function valueOf(entry, column) {
     if (column === RANK) return entry.rank;
     if (column === NAME) return entry.name;
-    if (column === KIND) return entry.kind;
     return entry.means[column - FIXED] && entry.means[column - FIXED][0];
   }
 
