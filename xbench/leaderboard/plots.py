@@ -24,19 +24,12 @@ _LOOK: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 9,
-    "axes.axisbelow": True,
-    "axes.edgecolor": QUIET,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "grid.color": QUIET,
-    "grid.alpha": 0.25,
     "lines.linewidth": 1,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    **dict.fromkeys(["axes.facecolor", "figure.facecolor"], "none"),
+    **dict.fromkeys(["text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"], INK),
+    **dict.fromkeys(["axes.edgecolor", "xtick.color", "ytick.color", "grid.color"], QUIET),
 }
 
 
@@ -177,10 +170,10 @@ def _ends(value: Value) -> list[float] | None:
 
 
 def _short(point: _Point) -> str:
-    """Its rank and its name; of a long one the part after the last slash, then both ends."""
+    """Its rank and its name; of a long one as many of the last folders as there is room for, or both ends."""
     name = plain(point.entry.name)
-    if _width(name) > _LETTERS and "/" in name:
-        name = "…/" + name.rpartition("/")[2]
+    while _width(name) > _LETTERS and "/" in name.removeprefix("…/"):
+        name = "…/" + name.removeprefix("…/").partition("/")[2]
     if _width(name) > _LETTERS:
         first, last = name, name
         while _width(first) > _LETTERS // 2 - 1:
