@@ -383,7 +383,7 @@ def test_names_that_fonts_and_mathematics_would_trip_over() -> None:
         "日本語日本…本語日本語",
         "עברית",
         "\\u202eabc",
-        "…/hybrid/seed-0",
+        "…/static/hybrid/seed-0",
         "…/bbbbbbbb…bbbbbbbbbbb",
     ]
     assert [text for text in texts if " · " in text][:6] == [f"{i} · {name}" for i, name in enumerate(wanted, 1)]
