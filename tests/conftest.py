@@ -1,6 +1,8 @@
 """Shared fixtures: real data where it is at hand, a cache of one's own, no network."""
 
+import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,12 @@ def real_data() -> Path | None:
     """The folder of real data: XBENCH_DATA, else ../shared/data beside the checkout."""
     folder = Path(os.environ.get("XBENCH_DATA") or ROOT.parent / "shared" / "data")
     return folder if (folder / "xquad-r" / "en.json").is_file() else None
+
+
+def chromium() -> str | None:
+    """The browser that pages are tried in: XBENCH_CHROMIUM, else one that the system has."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return os.environ.get("XBENCH_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +46,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say it once more at the end, where it is read."""
     if real_data() is None:
         terminalreporter.write_line("NO REAL DATA was found: the tests on XQuAD-R and MLQA-R did not run", red=True)
+    if chromium() is None or importlib.util.find_spec("playwright") is None:
+        terminalreporter.write_line("NO BROWSER was found: the tests of pages in one did not run", red=True)

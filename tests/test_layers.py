@@ -47,6 +47,8 @@ DOORS = {
     "pyserini": set(),
     "ir_measures": {"catalogue", "runs"},
     "pyarrow": {"parquet"},
+    "jinja2": {"leaderboard"},
+    "markupsafe": {"leaderboard"},
     "matplotlib": {"leaderboard", "train"},
     "statsmodels": set(),  # in tests
     "yaml": {"own"},
