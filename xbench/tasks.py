@@ -17,7 +17,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
 def data_folder(name: str) -> Path:
-    """The folder `tasks` or `leaderboards`: inside an installed package, else beside it in the checkout."""
+    """The folder `tasks`: inside an installed package, else beside it in the checkout."""
     package = Path(__file__).parent
     installed = package / "_data" / name
     return installed if installed.is_dir() else package.parent / name

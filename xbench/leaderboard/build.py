@@ -1,28 +1,23 @@
 """Writes what is made from boards, or says what of it is stale."""
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from xbench.errors import DataError, IntegrityError
 from xbench.leaderboard import render
 from xbench.leaderboard.boards import board_names, load_board
+from xbench.leaderboard.page import page
 from xbench.leaderboard.rows import Sheet
 from xbench.leaderboard.sheet import build_sheet
 from xbench.progress import track
 from xbench.storage import atomic, storage
 
 FOLDERS = {"md": "tables", "csv": "tables", "tex": "tables", "html": "pages"}
-_PAGE = "xbench.leaderboard.page"
 
 
 def renderers() -> dict[str, Callable[[Sheet], str]]:
     """Suffix -> what makes the text of such a file."""
-    found: dict[str, Callable[[Sheet], str]] = {"md": render.markdown, "csv": render.csv_text, "tex": render.latex_text}
-    if importlib.util.find_spec(_PAGE):
-        found["html"] = importlib.import_module(_PAGE).page
-    return found
+    return {"md": render.markdown, "csv": render.csv_text, "tex": render.latex_text, "html": page}
 
 
 def rendered(folder: Path, names: Sequence[str] = ()) -> dict[Path, bytes]:

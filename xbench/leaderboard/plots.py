@@ -70,7 +70,7 @@ def plots(sheet: Sheet, titles: dict[Column, str]) -> list[Plot]:
     try:
         import matplotlib
     except ImportError as error:
-        raise UsageError("the plots of a page need matplotlib: pip install 'xbench[train]'") from error
+        raise UsageError("the plots of a page need matplotlib: pip install 'xbench[leaderboards]'") from error
     board = sheet.board
     biased = [c for c in board.columns if not c.group and parse(c.measure).multi_only and c != board.rank]
     distances = [c for c in biased if "RankDistance" in c.measure and c.task == board.rank.task][:1]
