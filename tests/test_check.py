@@ -24,6 +24,7 @@ from xbench.evaluate import Plan, evaluate
 from xbench.gate import compare_results
 from xbench.gate.actions import annotations, inert
 from xbench.gate.check import Verdict, check
+from xbench.gate.drift import drifts
 from xbench.gate.junit import junit
 from xbench.gate.losses import LossTest, Rules, loss_tests
 from xbench.gate.pairs import moved, names, tier
@@ -167,6 +168,19 @@ def test_the_same_bytes(results: tuple[Result, Result]) -> None:
         for c in hash_.cells
     ]
     assert not judged(hash_, dataclasses.replace(hash_, cells=turned)).failed
+
+
+def test_what_has_no_value_stays_without(results: tuple[Result, Result]) -> None:
+    """NaN of any bits is NaN; a number that comes or goes has moved, in tier B too."""
+    cell = results[0].cells[0]
+    values = cell.per_query["AP"].copy()
+    values[:2] = math.nan, -math.nan
+    holes = dataclasses.replace(cell, per_query={"AP": values})
+    other = dataclasses.replace(cell, per_query={"AP": np.where(np.isnan(values), math.nan, values)})
+    for exact in (True, False):
+        assert not drifts([holes], [other], exact=exact)[0].moved
+        assert len(drifts([holes], [cell], exact=exact)[0].moved) == 2
+        assert len(drifts([cell], [holes], exact=exact)[0].moved) == 2
 
 
 def test_another_environment(results: tuple[Result, Result]) -> None:
@@ -401,6 +415,7 @@ def test_exit_codes(results: tuple[Result, Result], tmp_path: Path, capsys: pyte
     folder = str(Path(base).parent)
     assert run([worse, "--baseline", base]) == 1 and run([base, "--baseline", worse]) == 0
     assert run([again, "--baseline", folder]) == 0 and run([again, worse, "--baseline", folder]) == 1
+    assert run([worse, again, "--baseline", folder]) == 1
     capsys.readouterr()
     assert run([base, "--baseline", folder]) == 2 and "is its own baseline" in capsys.readouterr().err
     assert run([worse, "--baseline", str(tmp_path)]) == 3 and "expected the baseline of" in capsys.readouterr().err
