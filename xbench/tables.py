@@ -243,10 +243,12 @@ def print_rich(tables: list[Table]) -> None:
         console.print(grid, soft_wrap=False)
 
 
-def _markdown(table: Table) -> str:
-    def inert(text: str) -> str:
-        return re.sub(r"([\\`*_\[\]<>|&!~])", r"\\\1", plain(text))
+def inert(text: str) -> str:
+    """Text of one line, not at the start of one, in which nothing is Markdown, HTML, a formula or a link."""
+    return re.sub(r"([\\`*_\[\]<>|&!~$@]|:(?=\S)|(?<=www)\.)", r"\\\1", plain(text), flags=re.IGNORECASE)
 
+
+def _markdown(table: Table) -> str:
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(map(inert, cells)) + " |"
 
@@ -258,14 +260,14 @@ def _markdown(table: Table) -> str:
 def _csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([_no_formula(table.title)])
-    writer.writerow([_no_formula(c) for c in table.columns])
+    writer.writerow([no_formula(table.title)])
+    writer.writerow([no_formula(c) for c in table.columns])
     for row in table.rows:
-        writer.writerow(["" if v is None else _no_formula(v) if isinstance(v, str) else repr(v) for v in row])
+        writer.writerow(["" if v is None else no_formula(v) if isinstance(v, str) else repr(v) for v in row])
     return out.getvalue()
 
 
-def _no_formula(text: str) -> str:
+def no_formula(text: str) -> str:
     """Text that no spreadsheet takes for a formula, full-width signs included."""
     shown = plain(text)
     return "'" + shown if shown.startswith(tuple("=+-@＝＋－＠")) else shown
@@ -279,9 +281,14 @@ _LATEX = {c: "\\" + c for c in "&%$#_{}"} | {
 }
 
 
+def latex(text: str) -> str:
+    """Text of one line in which nothing is LaTeX."""
+    return "".join(_LATEX.get(c, c) for c in plain(text))
+
+
 def _latex(table: Table) -> str:
     def line(cells: list[str]) -> str:
-        text = " & ".join("".join(_LATEX.get(c, c) for c in plain(cell)) for cell in cells)
+        text = " & ".join(map(latex, cells))
         guard = "{}" if text.startswith(("[", "*")) else ""  # else an argument of the line break above
         return f"{guard}{text} \\\\"
 
