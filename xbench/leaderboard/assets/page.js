@@ -136,7 +136,11 @@
     const close = make("button", { type: "button" }, "Close");
     close.addEventListener("click", () => dialog.close());
     const parts = make("div", {});
-    const redraw = () => parts.replaceChildren(...drawn(chosen));
+    function redraw() {
+      parts.replaceChildren(...drawn(chosen));
+      // Only maps are compared.
+      for (const label of content.querySelectorAll(".against")) label.hidden = !parts.querySelector(".heat");
+    }
     const content = make("div", {}, facts(entry), ...data.tasks.map((_, t) => origin(entry, t)).filter(Boolean));
     content.append(entry.cells.some(Boolean) ? chooser(chosen, redraw) : make("p", { class: "quiet" }, "No values by language."), parts);
     dialog.replaceChildren(
@@ -202,6 +206,7 @@
     };
     const others = () => data.entries.flatMap((e, i) => (e !== chosen.entry && e.cells[chosen.task] ? [[String(i), `${e.rank ?? "–"} ${e.name} (${e.kind})`]] : []));
     const [against, otherSelect] = pick("Compare with", [["", "nothing"], ...others()], (value) => (chosen.other = value ? data.entries[value] : null));
+    against.className = "against";
     const tasks = data.tasks.flatMap((task, t) => (chosen.entry.cells[t] ? [[String(t), task.title]] : []));
     const [task] = pick("Task", tasks, (value) => {
       Object.assign(chosen, { task: Number(value), other: null });
