@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,23 @@ def test_a_row_opens_on_its_cells(visit: Open) -> None:
     assert dialog.get_by_text("3 of 132 cells").count() == 2
     rows = dialog.locator("section", has_text="AP by language").first.locator("tbody tr")
     assert [rows.nth(i).locator("td").last.inner_text() for i in (10, 9, 8)] == ["–"] * 3
+
+
+def test_values_by_language_alone(visit: Open, tmp_path: Path) -> None:
+    """Sources print cross by language of the query: there is no map, and nothing to compare maps with."""
+    printed = {"xquad-r": {Key("cross", a): {"AP": 0.25} for a in LANGUAGES}}
+    entries = (replace(SHEET.entries[0], cells=printed, missing={"xquad-r": 132}), *SHEET.entries[1:])
+    file = tmp_path / "printed.html"
+    file.write_text(page(replace(SHEET, entries=entries)), encoding="utf-8")
+    one = visit(url=file.as_uri())
+    one.locator("#board tbody button").first.click()
+    table = one.get_by_role("region", name="AP by language")
+    assert table.locator("thead th").all_inner_texts() == ["language", "cross from"]
+    assert table.locator("td").all_inner_texts() == ["0.2500"] * 11
+    assert not one.locator(".heat").count() and not one.get_by_role("combobox", name="Compare with").is_visible()
+    one.keyboard.press("Escape")
+    one.locator("#board tbody button").nth(1).click()
+    assert one.locator(".heat").is_visible() and one.get_by_role("combobox", name="Compare with").is_visible()
 
 
 def test_copy(visit: Open) -> None:

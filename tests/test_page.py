@@ -320,6 +320,11 @@ def test_means_are_of_all_cells_or_are_not() -> None:
     assert found.pop("total") == 9 and set(found.values()) == {5000} and len(found) == 6
 
 
+def test_a_board_without_entries(made: Sheet) -> None:
+    found = Page(page(Sheet(made.board, (), ())))
+    assert len(found.table()) == 1 and "No entries yet." in found.find("p") and not found.find("h2")
+
+
 def test_few_bytes_for_big_values(made: Sheet) -> None:
     far = replace(made.board, detail=("RankDistance",), tasks=made.board.tasks[:1])
     cells = {Key("multi", "ar"): {"RankDistance": 5195.65}, Key("multi", "de"): {"RankDistance": 3.14159}}

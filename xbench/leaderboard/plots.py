@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 MOST = 40  # entries of a plot
 WIDTH = 4.9  # inches: a phone's, so that letters keep their size there
 _LETTERS = 22  # of a name beside its bar; wide ones, such as Chinese, count twice
-# Ids are made of a fixed salt, which would be random otherwise; letters stay text; nobody's text is mathematics.
+# Ids are made of a fixed salt, which would be random otherwise; letters stay text.
 _LOOK: Any = {
     "svg.hashsalt": "xbench",
     "svg.fonttype": "none",
-    "text.parse_math": False,
     "font.size": 9,
     "lines.linewidth": 1,
     "axes.axisbelow": True,

@@ -37,7 +37,7 @@ def inline(figure: "Figure", name: str, label: str, texts: Mapping[str, str], ti
 
     FigureCanvasSVG(figure)
     out = io.BytesIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(out, format="svg")
     root = Tree.fromstring(out.getvalue())  # noqa: S314 (what matplotlib has just written)
     _clean(root, name, texts, titles)
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}

@@ -24,12 +24,15 @@
 
   const rows = [...body.rows].map((row, i) => ({ row, i, entry: data.entries[i], text: row.cells[NAME].textContent.toLowerCase() }));
   const entryOf = new Map(rows.map(({ row, i }) => [row, i]));
-  const names = new Intl.Collator("en", { numeric: true });
+  // Names are compared once: their places are numbers, as all other things sorted by are.
+  const { compare } = new Intl.Collator("en", { numeric: true });
+  [...rows].sort((a, b) => compare(a.entry.name, b.entry.name)).forEach((one, place) => (one.entry.place = place));
+  const titles = heads.map((head) => head.textContent.replace(/\s+/g, " ").trim());
   const sorted = { column: RANK, ascending: true };
 
   function valueOf(entry, column) {
     if (column === RANK) return entry.rank;
-    if (column === NAME) return entry.name;
+    if (column === NAME) return entry.place;
     return entry.means[column - FIXED] && entry.means[column - FIXED][0];
   }
 
@@ -42,7 +45,7 @@
       if (a === b) return one.i - other.i;
       if (a === null) return 1;
       if (b === null) return -1;
-      return way * (typeof a === "string" ? names.compare(a, b) : a - b) || one.i - other.i;
+      return way * (a - b);
     });
     body.append(...keyed.map(([, one]) => one.row));
     heads.forEach((head) => head.removeAttribute("aria-sort"));
@@ -62,7 +65,7 @@
   function announce() {
     const shown = rows.filter(({ row }) => !row.hidden).length;
     const order = sorted.ascending ? "ascending" : "descending";
-    get("count").textContent = `${shown} of ${rows.length} rows, by ${heads[sorted.column].innerText.replace(/\s+/g, " ").trim()}, ${order}`;
+    get("count").textContent = `${shown} of ${rows.length} rows, by ${titles[sorted.column]}, ${order}`;
   }
 
   heads.forEach((head, column) => {
@@ -136,7 +139,11 @@
     const close = make("button", { type: "button" }, "Close");
     close.addEventListener("click", () => dialog.close());
     const parts = make("div", {});
-    const redraw = () => parts.replaceChildren(...drawn(chosen));
+    function redraw() {
+      parts.replaceChildren(...drawn(chosen));
+      // Only maps are compared.
+      for (const label of content.querySelectorAll(".against")) label.hidden = !parts.querySelector(".heat");
+    }
     const content = make("div", {}, facts(entry), ...data.tasks.map((_, t) => origin(entry, t)).filter(Boolean));
     content.append(entry.cells.some(Boolean) ? chooser(chosen, redraw) : make("p", { class: "quiet" }, "No values by language."), parts);
     dialog.replaceChildren(
@@ -202,6 +209,7 @@
     };
     const others = () => data.entries.flatMap((e, i) => (e !== chosen.entry && e.cells[chosen.task] ? [[String(i), `${e.rank ?? "–"} ${e.name} (${e.kind})`]] : []));
     const [against, otherSelect] = pick("Compare with", [["", "nothing"], ...others()], (value) => (chosen.other = value ? data.entries[value] : null));
+    against.className = "against";
     const tasks = data.tasks.flatMap((task, t) => (chosen.entry.cells[t] ? [[String(t), task.title]] : []));
     const [task] = pick("Task", tasks, (value) => {
       Object.assign(chosen, { task: Number(value), other: null });
