@@ -121,7 +121,7 @@ def test_an_entry(tmp_path: Path) -> None:
 def test_means_of_groups(tmp_path: Path) -> None:
     column = '{ column = "mono AP", by = "script", group = "Cyrl" }, '
     column += '{ column = "cross AP", by = "script", group = "Latn", where = "cross from" }, '
-    column += '{ column = "cross AP", by = "script", group = "Latn", where = "cross to" }, '
+    column += '{ column = "cross AP", by = "script", group = "Cyrl", where = "cross to" }, '
     folder = boards(tmp_path, BOARD.replace("columns = [", f"columns = [{column}") + 'reported = ["s"]\n')
     lines = ["mini,1,A,mono,ru,,,AP,0.25,T"]
     source(folder, *lines, *(f"mini,1,A,cross,{a},,,AP,0.5,T" for a in ("de", "en", "es", "tr", "vi")))
@@ -129,6 +129,11 @@ def test_means_of_groups(tmp_path: Path) -> None:
     (found,) = entries(definition, folder)
     cyrl, latn_from, _, *_ = definition.board.columns
     assert {c: v.value for c, v in found.means.items()} == {cyrl: 0.25, latn_from: 0.5}
+    # Values by query language say nothing of the passages' languages.
+    everyone = ["ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh"]
+    source(folder, *(f"mini,1,A,cross,{a},,,AP,0.5,T" for a in everyone))
+    (found,) = entries(definition, folder)
+    assert set(found.means) == {latn_from, Column("mini", "cross", "AP")}
     # A printed mean of a group is taken as it is.
     source(folder, *lines, "mini,1,A,mono,mean,,script: mono: Cyrl,AP,0.25,T", "mini,1,A,mono,mean,,,AP,0.125,T")
     (found,) = entries(definition, folder)

@@ -254,6 +254,8 @@ def test_the_list_of_hashes(tmp_path: Path) -> None:
     write_sums(tmp_path, sums | {f"{SLUG}/mini.ranks.parquet": "0" * 64})
     with pytest.raises(IntegrityError, match="mini.ranks.parquet: SHA-256 missing"):
         verify(path)
+    write_sums(tmp_path, {"b/x.json": "0" * 64, "a/x.json": "1" * 64})
+    assert (tmp_path / "SHA256SUMS").read_text() == f"{'1' * 64}  a/x.json\n{'0' * 64}  b/x.json\n"
     (tmp_path / "SHA256SUMS").write_text("x\n")
     with pytest.raises(DataError, match="SHA256SUMS:1: found 'x', expected"):
         verify(path)
