@@ -123,7 +123,7 @@ BAD: list[tuple[Callable[[Any], None], type[XbenchError], str]] = [
     (environment(torch=""), DataError, "no version of torch"),
     (lambda content: content["environment"].pop("numpy"), DataError, "no version of numpy"),
     (lambda content: content["model"].update(slug="other"), IntegrityError, "slug 'other', expected 'hash-"),
-    (command("rm -rf ."), DataError, "expected that of `xbench run` or `xbench score`"),
+    (command("rm -rf ."), DataError, "expected that of `xbench run`, `score` or `study`"),
     (command(""), DataError, "command ''"),
     (command("xbench run hash -t mini\x1b[31m"), DataError, "more than a line of printable text"),
     (command("xbench run hash -t mini " + "x" * 1000), DataError, "of 1,000 characters"),

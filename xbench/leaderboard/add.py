@@ -159,8 +159,8 @@ def _text(result: Result, content: Any, path: Path) -> None:
         raise IntegrityError(
             f"{path}: slug {result.model['slug']!r}, expected {slug(name, key)!r}, from the fingerprint"
         )
-    if not result.command.startswith(("xbench run ", "xbench score ")):
-        raise DataError(f"{path}: command {result.command!r:.80}, expected that of `xbench run` or `xbench score`")
+    if not result.command.startswith(("xbench run ", "xbench score ", "xbench study ")):
+        raise DataError(f"{path}: command {result.command!r:.80}, expected that of `xbench run`, `score` or `study`")
     for place, text in _strings({key: content[key] for key in ("task", "model", "command", "environment")}):
         # Prompts are in the identity: they may have lines.
         if (
