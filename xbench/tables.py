@@ -243,9 +243,15 @@ def print_rich(tables: list[Table]) -> None:
         console.print(grid, soft_wrap=False)
 
 
+# Backslashes before: what marks text up; @ of a mention or an address; : of an address or of an emoji; www.
+_MARKUP = re.compile(
+    r"([\\`*_\[\]<>|&!~$]|(?<!\w)@|@(?=[\w-]+\.)|(?<=mailto):|(?<=xmpp):|:(?=//|[\w+-]+:)|(?<=www)\.)", re.IGNORECASE
+)
+
+
 def inert(text: str) -> str:
     """Text of one line, not at the start of one, in which nothing is Markdown, HTML, a formula or a link."""
-    return re.sub(r"([\\`*_\[\]<>|&!~$@]|:(?=\S)|(?<=www)\.)", r"\\\1", plain(text), flags=re.IGNORECASE)
+    return _MARKUP.sub(r"\\\1", plain(text))
 
 
 def _markdown(table: Table) -> str:
