@@ -57,6 +57,12 @@ def verify(path: Path, definition: str | None = None) -> Report:
         StorageError: a file cannot be read.
     """
     hashed = _hashes(path)
+    result, number = recompute(path, definition)
+    return Report(path, number, _ranks(result, path), hashed)
+
+
+def recompute(path: Path, definition: str | None = None) -> tuple[Result, int]:
+    """A result, and how many numbers of it follow from its per-query values; as `verify`, without hashes and ranks."""
     result = read_result(path)
     task = same_task(result.task, path, definition)
     content: Any = read_json(path)
@@ -69,7 +75,7 @@ def verify(path: Path, definition: str | None = None) -> Report:
         number += 1
         if not _equal(found, right):
             raise IntegrityError(f"{path}: {place} is {_brief(found)}, but its queries give {_brief(right)}")
-    return Report(path, number, _ranks(result, path), hashed)
+    return result, number
 
 
 def stored(folder: Path) -> list[Path]:
