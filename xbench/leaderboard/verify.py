@@ -17,6 +17,7 @@ from xbench import parquet
 from xbench.catalogue import Measure, parse
 from xbench.errors import DataError, IntegrityError
 from xbench.intervals import with_intervals
+from xbench.leaderboard.boards import board_names
 from xbench.leaderboard.sums import NAME, read_sums
 from xbench.results import CellResult, Result, read_ranks, read_result
 from xbench.scoring import score
@@ -83,12 +84,14 @@ def stored(folder: Path) -> list[Path]:
 
     Raises:
         IntegrityError: a listed file is missing, so that nobody would look at it.
-        DataError: the list is not in its form.
+        DataError: the list is not in its form, or the folder holds neither results nor boards.
     """
     files = sorted(p for p in (folder / "results").glob("*/*.json") if not p.name.endswith(".timing.json"))
     for name in read_sums(folder / "results"):
         if not (folder / "results" / name).is_file():
             raise IntegrityError(f"{folder / 'results' / name}: listed in {NAME}, but missing; restore it, or the list")
+    if not files and not board_names(folder):
+        raise DataError(f"{folder}: neither results nor boards; expected a folder of boards, see --folder")
     return files
 
 
