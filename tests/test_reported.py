@@ -152,6 +152,8 @@ def test_means_of_groups(tmp_path: Path) -> None:
         ("mini,1,A,mono,en,de,,AP,0.5,T", "passage language 'de' in mono"),
         ("mini,1,A,cross,en,fr,,AP,0.5,T", "passage language 'fr' in cross"),
         ("mini,1,A,cross,mean,de,,AP,0.5,T", "only cross cells have one"),
+        ("mini,1,A,cross,en,en,,AP,0.5,T", "passage language 'en' in cross"),
+        (f"mini,1,A,multi,en,,,RankDistance,{'9' * 400},T", "beyond the range of a number"),
         ("mini,1,A,mono,en,,script: mono: Latn,AP,0.5,T", "only a mean has one"),
         ("mini,1,A,mono,mean,,script: mono: Lat,AP,0.5,T", "expected `grouping: where: group`"),
         ("mini,1,A,mono,mean,,scripts: mono: Latn,AP,0.5,T", "unknown grouping 'scripts'"),
