@@ -9,7 +9,7 @@ import pytest
 from boardfiles import BOARD, ROOT, boards
 
 from xbench.errors import DataError
-from xbench.leaderboard.boards import load_board
+from xbench.leaderboard.boards import board_names, load_board
 from xbench.leaderboard.entries import entries
 from xbench.leaderboard.reported import HEADER, MEAN, Source, mean_name, read_source, recomputed
 from xbench.leaderboard.rows import Column, Key, Reported
@@ -84,6 +84,16 @@ def test_printed_means_are_those_of_the_printed_values(name: str) -> None:
     if name == "arxiv-2408.10536":
         means = [row for row in found.rows if row.key.query_language == MEAN]
         assert len(list(recomputed(found.rows))) == len(means) == 96 and not found.misprints
+
+
+def test_sentences_with_and_without_their_paragraph_never_share_a_board() -> None:
+    """As protocol.md decides: LAReQA's candidates have their paragraph, those of xquad-r and mlqa-r have not."""
+    folder = ROOT / "leaderboards"
+    for name in board_names(folder):
+        found = load_board(folder, name)
+        rows = entries(found._replace(results=()), folder)
+        kinds = {"the sentence and its paragraph" in o.note for e in rows for o in e.origins.values() if o.note}
+        assert len(kinds) <= 1 and not (True in kinds and found.results), name
 
 
 def test_unverified_numbers_say_so() -> None:
