@@ -126,6 +126,29 @@ def test_a_result_that_is_not_listed_is_checked(folder: Path) -> None:
         build(folder)
 
 
+def too_good(content: Any) -> None:
+    content["summary"]["multi"]["AP"] = 0.999
+
+
+def narrow(content: Any) -> None:
+    content["intervals"]["multi"]["AP"] = [0.0881, 0.0882]
+
+
+def no_numbers(content: Any) -> None:
+    content["intervals"]["multi"]["AP"] = ["x", "y"]
+
+
+@pytest.mark.parametrize("edit", [too_good, narrow, no_numbers])
+@pytest.mark.parametrize("listed", [True, False])
+def test_means_and_intervals_that_do_not_follow_are_not_shown(folder: Path, edit: Any, listed: bool) -> None:
+    """Neither of a file that is another than the list has, nor of one that no list has."""
+    changed(folder / "results" / SLUG / "mini.json", edit)
+    if not listed:
+        (folder / "results" / "SHA256SUMS").unlink()
+    with pytest.raises(IntegrityError, match="but its queries give"):
+        measured(folder)
+
+
 def test_folders_that_are_not_their_models(folder: Path) -> None:
     (folder / "results" / SLUG).rename(folder / "results" / "other")
     with pytest.raises(DataError, match="in a folder 'other', expected 'hash-"):

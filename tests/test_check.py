@@ -602,6 +602,16 @@ def test_alpha_is_of_the_whole_command(
     assert given == [Rules(0.02, 0.5, 0.2, "question")] * 2
 
 
+@pytest.mark.parametrize("option", ["--alpha", "--margin", "--relative-margin"])
+def test_no_loss_passes_by_an_option_that_is_no_number(
+    results: tuple[Result, Result], tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    """No loss is above NaN."""
+    good, bad = stored(tmp_path, *(made(result) for result in results))
+    assert run([bad, "--baseline", good, option, "nan"]) == 2
+    assert "nan is not in the range" in capsys.readouterr().err
+
+
 def test_the_examples_for_ci_are_whole() -> None:
     """What the page shows is YAML, and its commands are commands with options that exist."""
     page = (Path(__file__).parent.parent / "docs" / "check.md").read_text(encoding="utf-8")

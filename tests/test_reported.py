@@ -9,7 +9,7 @@ import pytest
 from boardfiles import BOARD, ROOT, boards
 
 from xbench.errors import DataError
-from xbench.leaderboard.boards import load_board
+from xbench.leaderboard.boards import board_names, load_board
 from xbench.leaderboard.entries import entries
 from xbench.leaderboard.reported import HEADER, MEAN, Source, mean_name, read_source, recomputed
 from xbench.leaderboard.rows import Column, Key, Reported
@@ -86,6 +86,16 @@ def test_printed_means_are_those_of_the_printed_values(name: str) -> None:
         assert len(list(recomputed(found.rows))) == len(means) == 96 and not found.misprints
 
 
+def test_sentences_with_and_without_their_paragraph_never_share_a_board() -> None:
+    """As protocol.md decides: LAReQA's candidates have their paragraph, those of xquad-r and mlqa-r have not."""
+    folder = ROOT / "leaderboards"
+    for name in board_names(folder):
+        found = load_board(folder, name)
+        rows = entries(found._replace(results=()), folder)
+        kinds = {"the sentence and its paragraph" in o.note for e in rows for o in e.origins.values() if o.note}
+        assert len(kinds) <= 1 and not (True in kinds and found.results), name
+
+
 def test_unverified_numbers_say_so() -> None:
     board = load_board(BOARDS, "lareqa")
     rows = {e.name: e for e in entries(board._replace(results=()), BOARDS) if "XTREME-R" in str(e.origins)}
@@ -152,6 +162,8 @@ def test_means_of_groups(tmp_path: Path) -> None:
         ("mini,1,A,mono,en,de,,AP,0.5,T", "passage language 'de' in mono"),
         ("mini,1,A,cross,en,fr,,AP,0.5,T", "passage language 'fr' in cross"),
         ("mini,1,A,cross,mean,de,,AP,0.5,T", "only cross cells have one"),
+        ("mini,1,A,cross,en,en,,AP,0.5,T", "passage language 'en' in cross"),
+        (f"mini,1,A,multi,en,,,RankDistance,{'9' * 400},T", "beyond the range of a number"),
         ("mini,1,A,mono,en,,script: mono: Latn,AP,0.5,T", "only a mean has one"),
         ("mini,1,A,mono,mean,,script: mono: Lat,AP,0.5,T", "expected `grouping: where: group`"),
         ("mini,1,A,mono,mean,,scripts: mono: Latn,AP,0.5,T", "unknown grouping 'scripts'"),

@@ -287,6 +287,14 @@ def test_the_command(tmp_path: Path) -> None:
     assert isinstance(failed.exception, IntegrityError) and "listed in SHA256SUMS, but missing" in str(failed.exception)
 
 
+@pytest.mark.parametrize("name", ["leaderboard", "empty"])
+def test_a_folder_without_anything_is_no_success(tmp_path: Path, name: str) -> None:
+    """A misspelt --folder would pass in CI for years."""
+    (tmp_path / "empty").mkdir()
+    done = CliRunner().invoke(cli, ["leaderboard", "verify", "--folder", str(tmp_path / name)])
+    assert isinstance(done.exception, DataError) and "neither results nor boards" in str(done.exception)
+
+
 def test_all_committed_results_are_listed() -> None:
     """`xbench leaderboard verify` recomputes them; here only that none came in without `add`."""
     folder = ROOT / "leaderboards" / "results"

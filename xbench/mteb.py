@@ -134,7 +134,7 @@ def read_mteb(path: Path, task: Task) -> Read:
         DataError: the file is not in MTEB's form, or a value is no number from 0 to 1.
         UsageError: it is of another task, or has no subset of ours.
     """
-    content: Any = read_json(path)
+    content: Any = read_json(path, nan=True)  # MTEB writes it, for correlations that are not defined
     name = name_of(task)
     try:
         found, splits = str(content["task_name"]), dict(content["scores"])

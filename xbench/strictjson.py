@@ -9,8 +9,12 @@ from xbench.errors import DataError
 from xbench.storage import storage
 
 
-def read_json(path: Path) -> object:
+def read_json(path: Path, *, nan: bool = False) -> object:
     """The value of a JSON file.
+
+    Args:
+        path: of the file.
+        nan: take NaN and infinities, as others' programs write them, for numbers.
 
     Raises:
         DataError: not UTF-8, not JSON, a duplicate key, NaN or infinity, a lone surrogate; with
@@ -19,27 +23,27 @@ def read_json(path: Path) -> object:
     """
     with storage(path, "read"):
         data = path.read_bytes()
-    return parse_json(data, str(path))
+    return parse_json(data, str(path), nan=nan)
 
 
-def parse_json(data: bytes, where: str) -> object:
+def parse_json(data: bytes, where: str, *, nan: bool = False) -> object:
     """The value of JSON bytes; `where` names their origin in errors, as in `read_json`."""
     try:
         text = data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DataError(f"{where}:{line}: not UTF-8 (byte {error.start}: 0x{data[error.start]:02x})") from error
-    return _value(text, where, True)
+    return _value(text, where, True, _LENIENT if nan else _DECODER)
 
 
 def parse_text(text: str, where: str) -> object:
     """The value of one line of JSON; `where` names it, row included, in errors, as in `read_json`."""
-    return _value(text, where, False)
+    return _value(text, where, False, _DECODER)
 
 
-def _value(text: str, where: str, lines: bool) -> object:
+def _value(text: str, where: str, lines: bool, decoder: json.JSONDecoder) -> object:
     try:
-        value = _DECODER.decode(text)
+        value = decoder.decode(text)
         text.encode() if "\\u" not in text else json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         place = f"{where}:{error.lineno}" if lines else where
@@ -72,3 +76,4 @@ def _refuse(constant: str) -> object:
 
 # Made once: a line of JSON Lines takes less time than this.
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+_LENIENT = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite)

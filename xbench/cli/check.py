@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from xbench.cli.options import cell_option, definition_option, format_option, measures_option, show_tables
+from xbench.cli.options import Number, cell_option, definition_option, format_option, measures_option, show_tables
 
 
 @click.command("check")
@@ -20,21 +20,21 @@ from xbench.cli.options import cell_option, definition_option, format_option, me
 @cell_option
 @click.option(
     "--alpha",
-    type=click.FloatRange(0, 0.5, True, True),
+    type=Number(0, 0.5, True, True),
     default=0.01,
     show_default=True,
     help="How likely a false alarm of the whole command may be, where models differ.",
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.002,
     show_default=True,
     help="A loss up to this is no regression; of measures from 0 to 1.",
 )
 @click.option(
     "--relative-margin",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.01,
     show_default=True,
     help="The same for all other measures, such as RankDistance: times the baseline's value.",

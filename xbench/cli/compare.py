@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from xbench.cli.options import (
+    Number,
     data_option,
     definition_option,
     format_option,
@@ -24,7 +25,7 @@ from xbench.cli.options import (
 )
 @click.option(
     "--alpha",
-    type=click.FloatRange(0, 1, True, True),
+    type=Number(0, 1, True, True),
     default=0.05,
     show_default=True,
     help="Of the smallest difference that could have been seen.",

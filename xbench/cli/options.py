@@ -1,6 +1,7 @@
 """Options that several commands share, and the way a result is shown."""
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
     from xbench.task import Task
 
 Command = Callable[..., Any]
+
+
+class Number(click.FloatRange):
+    """A number in a range; NaN, which is neither below nor above anything, is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return found
 
 
 def data_option(function: Command) -> Command:

@@ -12,8 +12,8 @@ from xbench.leaderboard.boards import Definition
 from xbench.leaderboard.reported import MEAN, Row, Source, mean_name, read_source, values_of
 from xbench.leaderboard.rows import Board, Column, Entry, Key, Measured, Reported, Value
 from xbench.leaderboard.sums import read_sums
+from xbench.leaderboard.verify import recompute
 from xbench.records import Cell
-from xbench.results import read_result
 from xbench.storage import sha256
 from xbench.strictjson import read_json
 from xbench.task import Task
@@ -78,7 +78,7 @@ def _measured(board: Board, folder: Path, slug: str, files: Mapping[str, Path], 
         digest = sha256(path)
         content: Any = read_json(path)
         if sums.get(f"{slug}/{path.name}") != digest:
-            read_result(path)
+            recompute(path)
         if not SLUG.fullmatch(slug) or content["model"]["slug"] != slug:
             raise DataError(f"{path}: in a folder {slug!r}, expected {content['model']['slug']!r}; see the slug in it")
         if content["task"]["name"] != name:

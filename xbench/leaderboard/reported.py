@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -138,7 +139,8 @@ def _row(line: Sequence[str]) -> Row:
         raise unknown("setting", setting, task.settings)
     if asked != MEAN and asked not in task.query_languages:
         raise unknown("query language", asked, [*task.query_languages, MEAN])
-    if searched and (setting != "cross" or asked == MEAN or searched not in task.passage_languages):
+    cells = {means.key_of(cell) for cell in task.cells()} if searched else set()
+    if searched and Key(setting, asked, searched) not in cells:
         raise UsageError(f"passage language {searched!r} in {setting}; only cross cells have one, of the task's")
     if group and asked != MEAN:
         raise UsageError(f"group {group!r}; only a mean has one")
@@ -146,6 +148,8 @@ def _row(line: Sequence[str]) -> Row:
     if not re.fullmatch(r"\d*\.?\d+", value, re.ASCII):
         raise UsageError(f"value {value!r}, expected a number such as .7581")
     number = Decimal(value)
+    if not math.isfinite(float(number)):
+        raise UsageError(f"value {value:.20} ...: beyond the range of a number")
     if found.family not in UNBOUNDED and number > 1:
         raise UsageError(f"{found.name} of {value}, expected a fraction from 0 to 1; divide percentages by 100")
     column = Column(name, setting, found.name, group)

@@ -17,6 +17,7 @@ from xbench import parquet
 from xbench.catalogue import Measure, parse
 from xbench.errors import DataError, IntegrityError
 from xbench.intervals import with_intervals
+from xbench.leaderboard.boards import board_names
 from xbench.leaderboard.sums import NAME, read_sums
 from xbench.results import CellResult, Result, read_ranks, read_result
 from xbench.scoring import score
@@ -57,6 +58,12 @@ def verify(path: Path, definition: str | None = None) -> Report:
         StorageError: a file cannot be read.
     """
     hashed = _hashes(path)
+    result, number = recompute(path, definition)
+    return Report(path, number, _ranks(result, path), hashed)
+
+
+def recompute(path: Path, definition: str | None = None) -> tuple[Result, int]:
+    """A result, and how many numbers of it follow from its per-query values; as `verify`, without hashes and ranks."""
     result = read_result(path)
     task = same_task(result.task, path, definition)
     content: Any = read_json(path)
@@ -69,7 +76,7 @@ def verify(path: Path, definition: str | None = None) -> Report:
         number += 1
         if not _equal(found, right):
             raise IntegrityError(f"{path}: {place} is {_brief(found)}, but its queries give {_brief(right)}")
-    return Report(path, number, _ranks(result, path), hashed)
+    return result, number
 
 
 def stored(folder: Path) -> list[Path]:
@@ -77,12 +84,14 @@ def stored(folder: Path) -> list[Path]:
 
     Raises:
         IntegrityError: a listed file is missing, so that nobody would look at it.
-        DataError: the list is not in its form.
+        DataError: the list is not in its form, or the folder holds neither results nor boards.
     """
     files = sorted(p for p in (folder / "results").glob("*/*.json") if not p.name.endswith(".timing.json"))
     for name in read_sums(folder / "results"):
         if not (folder / "results" / name).is_file():
             raise IntegrityError(f"{folder / 'results' / name}: listed in {NAME}, but missing; restore it, or the list")
+    if not files and not board_names(folder):
+        raise DataError(f"{folder}: neither results nor boards; expected a folder of boards, see --folder")
     return files
 
 
