@@ -199,6 +199,24 @@ def test_another_environment(results: tuple[Result, Result]) -> None:
     assert "not known" in render(tables(found), "md")
 
 
+def test_ties_that_flip_do_not_explain_a_loss(results: tuple[Result, Result], tmp_path: Path) -> None:
+    """Near ties of every query changed places, so that each moved value is explained; but all moved down."""
+    hash_ = made(results[0])
+    other = made(
+        hash_, lambda cell, what, v: v * 0.3 if cell.startswith("mono") and what == "AP" else v, where=ELSEWHERE
+    )
+    lists = [[("ar:1", 0.5), ("ar:2", 0.4999995)], [("ar:2", 0.500001), ("ar:1", 0.5)]]
+    paths = []
+    for result, name, passages in zip((hash_, other), ("one", "other"), lists, strict=True):
+        paths.append(write_result(result, tmp_path / name))
+        for cell in (cell for cell in result.cells if cell.cell.setting == "mono"):
+            run = paths[-1].parent / f"mini.{cell.cell.name.replace('/', '.')}.run.trec"
+            write_run(run, [(query, passages) for query in cell.query_ids], hash_.model["slug"])
+    found = check((paths[0], paths[1]), (read_result(paths[0]), read_result(paths[1])), parse_all(["AP"]), CELLS)
+    assert found.tier == "B" and not any(drift.unexplained for drift in found.drifts) and found.failed
+    assert "those explained; " in headline(found) and "find a loss above the margin: AP mono" in headline(found)
+
+
 @pytest.mark.parametrize(
     ("score", "told"),
     [(0.500001, "yes"), (0.50002, "no"), (0.3, "not known")],

@@ -396,7 +396,7 @@ def test_names_that_fonts_and_mathematics_would_trip_over() -> None:
 
 def test_the_plots_need_matplotlib(made: Sheet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UsageError, match=r"need matplotlib: pip install 'xbench\[train\]'"):
+    with pytest.raises(UsageError, match=r"need matplotlib: pip install 'xbench\[leaderboards\]'"):
         page(made)
 
 

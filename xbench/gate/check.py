@@ -22,7 +22,7 @@ class Verdict:
     candidate: str
     tier: Tier
     drifts: list[Drift] = field(default_factory=list)  # one a cell; tiers A and B
-    tests: list[LossTest] = field(default_factory=list)  # tier C
+    tests: list[LossTest] = field(default_factory=list)  # tier C; of tier B where values moved
     moved: list[str] = field(default_factory=list)  # what of the environments differs
 
     @property
@@ -54,7 +54,8 @@ def check(
 
     In tier A (same fingerprint, same environment) every value must be the same number. In tier B (same model in
     another environment) every value must be within 1e-6, or the passages that changed places as good as equal in
-    score. In tier C (another model) a paired test must find no loss above the margin: see `losses.loss_tests`.
+    score, and then the tests of tier C must find no loss either. In tier C (another model) a paired test must
+    find no loss above the margin: see `losses.loss_tests`.
 
     Args:
         paths: of the two files, beside which the runs may lie that explain a change in tier B.
@@ -79,6 +80,10 @@ def check(
         found = loss_tests({measure: pairs[measure.name] for measure in measures}, cells, rules)
         return Verdict(task, *said, which, tests=found)
     same = drifts(baseline.cells, candidate.cells, exact=which == "A")
+    lost: list[LossTest] = []
     if which == "B":
         same = explain(same, (baseline, candidate), paths)
-    return Verdict(task, *said, which, drifts=same, moved=moved(baseline, candidate))
+        if any(drift.moved for drift in same):
+            # That near ties changed places explains a value that moved, not that they all moved down.
+            lost = loss_tests({measure: pairs[measure.name] for measure in measures}, cells, rules)
+    return Verdict(task, *said, which, drifts=same, tests=lost, moved=moved(baseline, candidate))

@@ -13,16 +13,18 @@ SAID = {True: "FAILS", False: "passes"}
 
 def tables(verdict: Verdict) -> list[Table]:
     """What was compared, what failed and, of tests, what could have been seen."""
-    return [_tests(verdict), _sight(verdict)] if verdict.tier == "C" else _drifts(verdict)
+    found = [] if verdict.tier == "C" else _drifts(verdict)
+    return [*found, _tests(verdict), _sight(verdict)] if verdict.tests else found
 
 
 def headline(verdict: Verdict) -> str:
     """One sentence; names in it are as strangers wrote them."""
     said = f"{verdict.task}: {verdict.candidate} {SAID[verdict.failed]} against {verdict.baseline}"
+    failing = [test for test in verdict.tests if test.status == "fails"]
+    lost = f"{len(failing)} of {len(verdict.tests)} tests find a loss above the margin"
+    lost += f": {', '.join(map(label, failing[:5]))}" if failing else ""
     if verdict.tier == "C":
-        failing = [test for test in verdict.tests if test.status == "fails"]
-        what = f"{len(failing)} of {len(verdict.tests)} tests find a loss above the margin"
-        return f"{said}: {what}{': ' + ', '.join(map(label, failing[:5])) if failing else ''}"
+        return f"{said}: {lost}"
     cells = [drift for drift in verdict.drifts if drift.unexplained]
     values = sum(drift.values for drift in verdict.drifts)
     bad = sum(len(drift.unexplained) for drift in cells)
@@ -37,6 +39,7 @@ def headline(verdict: Verdict) -> str:
             f"all {values} values within {NEAR:g}" if not explained else f"all but {explained} values within {NEAR:g}"
         )
         what += ", those explained" if explained else ""
+    what += f"; {lost}" if failing else ""
     return f"{said}: {where}, {what}"
 
 
