@@ -62,6 +62,18 @@ def test_another_result_is_replaced_only_if_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_the_list_keeps_other_results(tmp_path: Path) -> None:
+    folder = tmp_path / "boards"
+    add(copied(tmp_path / "one"), folder)
+    other = changed(copied(tmp_path / "two"), identity(version=2))
+    retie(other)
+    where = add(other, folder)
+    assert where and where.parent.name != SLUG
+    files = [file for file in (folder / "results").glob("*/*") if file.is_file()]
+    assert read_sums(folder / "results") == {f"{f.parent.name}/{f.name}": sha256(f) for f in files} and len(files) == 4
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_crash_leaves_no_half_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, folder = copied(tmp_path / "new"), tmp_path / "boards"
     add(path, folder)

@@ -256,6 +256,8 @@ def test_the_list_of_hashes(tmp_path: Path) -> None:
         verify(path)
     write_sums(tmp_path, {"b/x.json": "0" * 64, "a/x.json": "1" * 64})
     assert (tmp_path / "SHA256SUMS").read_text() == f"{'1' * 64}  a/x.json\n{'0' * 64}  b/x.json\n"
+    (tmp_path / "SHA256SUMS").write_text(f"{'1' * 64}  a/x.json")  # no last line feed: as an editor may leave it
+    assert read_sums(tmp_path) == {"a/x.json": "1" * 64}
     (tmp_path / "SHA256SUMS").write_text("x\n")
     with pytest.raises(DataError, match="SHA256SUMS:1: found 'x', expected"):
         verify(path)

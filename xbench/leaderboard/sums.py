@@ -28,7 +28,8 @@ def read_sums(folder: Path) -> dict[str, str]:
     with storage(path, "read"):
         content = path.read_bytes()
     found: dict[str, str] = {}
-    for number, line in enumerate(content.decode("utf-8", "replace").split("\n")[:-1], 1):
+    lines = content.decode("utf-8", "replace").removesuffix("\n").split("\n") if content else []
+    for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)
         if not match or match[2] in found:
             raise DataError(f"{path}:{number}: found {line[:80]!r}, expected `SHA-256  file`, each once")
