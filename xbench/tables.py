@@ -245,7 +245,8 @@ def print_rich(tables: list[Table]) -> None:
 
 # Backslashes before: what marks text up; @ of a mention or an address; : of an address or of an emoji; www.
 _MARKUP = re.compile(
-    r"([\\`*_\[\]<>|&!~$]|(?<!\w)@|@(?=[\w-]+\.)|(?<=mailto):|(?<=xmpp):|:(?=//|[\w+-]+:)|(?<=www)\.)", re.IGNORECASE
+    r"([\\`*_\[\]<>|&!~$]|(?<!\w)@|@(?=[\w-]+\.)|(?<=mailto):|(?<=xmpp):|:(?=//)|(?<!\w):(?=[\w+-]+:)|(?<=www)\.)",
+    re.IGNORECASE,
 )
 
 
