@@ -258,7 +258,7 @@ def evaluate_and_show(
     from xbench.models import Encoder, Options, load
     from xbench.models.fuse import Fusion
     from xbench.readers import parts as parts_of
-    from xbench.readers import source_path
+    from xbench.readers import source_paths
     from xbench.storage import writable
 
     chosen = varied(list(tasks), languages, settings, context=context)
@@ -272,8 +272,7 @@ def evaluate_and_show(
         raise UsageError(f"model {model!r} takes no --batch-tokens: nothing is encoded")
     writable(output)  # before hours of encoding, not after
     for task in chosen:
-        for key in task.sources:
-            source_path(task, key, data, offline=offline)
+        source_paths(task, data, offline=offline)
     if any(re.search("@[0-9a-f]{40}$", part.name) for part in parts):  # commits, for the branch or tag asked for
         options["revision"] = None
     results = []

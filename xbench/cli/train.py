@@ -64,7 +64,7 @@ def command(
         return
     from xbench.evaluate import Plan, evaluate
     from xbench.models import load
-    from xbench.readers import source_path
+    from xbench.readers import source_paths
     from xbench.tasks import select
     from xbench.train.card import add_scores
     from xbench.train.distributed import join
@@ -74,8 +74,7 @@ def command(
     words = ["xbench", "train", config, *(word for each in overrides for word in ("--set", each))]
     tested = select(list(tasks)) if tasks else []
     for task in tested:  # now, not after the training
-        for key in task.sources:
-            source_path(task, key, data)
+        source_paths(task, data)
     model = train(chosen, folder, cache=cache, data=data, threads=threads, command=shlex.join(words))
     if join().rank:
         return  # of several processes one evaluates

@@ -10,7 +10,6 @@ import numpy as np
 from xbench.catalogue import parse
 from xbench.errors import DataError, IntegrityError, UsageError
 from xbench.leaderboard.entries import SLUG
-from xbench.leaderboard.reported import UNBOUNDED
 from xbench.leaderboard.sums import read_sums, write_sums
 from xbench.leaderboard.verify import ROUNDING, verify
 from xbench.models import slug
@@ -120,7 +119,7 @@ def _values(result: Result, task: Task, path: Path) -> None:
         for name, value in cell.values.items():
             measure = parse(name)
             low = -1.0 if measure.family in SIGNED else 0.0
-            high = float(cell.passages) if measure.family in UNBOUNDED else 1.0
+            high = 1.0 if measure.bounded else float(cell.passages)
             values = np.append(cell.per_query[measure.column], value)
             if measure.foreign or measure.family == "SameLanguageLift":
                 high = np.inf

@@ -23,8 +23,6 @@ from xbench.tasks import load_task
 HEADER = "task,version,system,setting,query_language,passage_language,group,measure,value,where"
 MEAN = "mean"  # instead of a query language: the mean that is printed, over all or those of a group
 KEYS = {"source": True, "title": True, "url": True, "note": False, "tasks": False, "systems": False, "misprints": False}
-# Measures whose values are no shares; all others lie from 0 to 1.
-UNBOUNDED = ("RankDistance", "RankDistanceMedian", "SameLanguageLift")
 _URL = re.compile(r"https?://[a-z0-9][a-z0-9.-]*(/[\w./~#?=&%+-]*)?", re.ASCII | re.IGNORECASE)
 
 
@@ -150,7 +148,7 @@ def _row(line: Sequence[str]) -> Row:
     number = Decimal(value)
     if not math.isfinite(float(number)):
         raise UsageError(f"value {value:.20} ...: beyond the range of a number")
-    if found.family not in UNBOUNDED and number > 1:
+    if (found.bounded or found.foreign) and number > 1:
         raise UsageError(f"{found.name} of {value}, expected a fraction from 0 to 1; divide percentages by 100")
     column = Column(name, setting, found.name, group)
     if found.family in FAMILIES and found.multi_only and setting != "multi":

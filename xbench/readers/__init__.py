@@ -55,6 +55,11 @@ def source_path(task: Task, key: str, data: Path | None, *, offline: bool = Fals
     return path
 
 
+def source_paths(task: Task, data: Path | None, *, offline: bool = False) -> dict[str, Path]:
+    """Where all sources of a task are; as `source_path`. Asked before long work, it fails before it, not after."""
+    return {key: source_path(task, key, data, offline=offline) for key in task.sources}
+
+
 def pin(task: Task, data: Path | None = None, *, offline: bool = False, passages: bool = True) -> Task:
     """The task with the size and the SHA-256, as found, of every source whose definition has none; as `parts`."""
     bare = {

@@ -19,7 +19,7 @@ from xbench.evaluate import Plan, evaluate
 from xbench.groups import Grouping, groupings
 from xbench.models import Encoder, load
 from xbench.progress import log
-from xbench.readers import pin, source_path
+from xbench.readers import pin, source_paths
 from xbench.results import Result, read_result, write_result
 from xbench.storage import sha256, storage, writable
 from xbench.task import Task, agree
@@ -76,8 +76,7 @@ def find_tasks(study: Study, data: Path | None) -> Tasks:
     for task, said in zip(select(names), (*study.tasks, *study.optional), strict=True):
         optional = said in study.optional
         try:
-            for key in task.sources:
-                source_path(task, key, data, offline=optional)
+            source_paths(task, data, offline=optional)
             chosen.append(pin(task, data))
         except DataError:
             if not optional:
