@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "xbench"
 # From the bottom up; modules of one line may import each other. `cli` may import everything.
 LAYERS = [
     ["errors", "records"],
-    ["answers", "kept", "lines", "progress", "storage", "strictjson", "threads"],
+    ["answers", "cluster", "kept", "lines", "progress", "storage", "strictjson", "threads"],
     ["arithmetic", "bias", "catalogue", "fusion", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
     ["groups", "intervals", "modelindex", "mteb", "parquet", "results", "sources", "tables", "task", "tasks"],
     ["models", "readers"],
@@ -55,6 +55,7 @@ DOORS = {
     "urllib": {"sources"},
     "http": {"sources"},
     "socket": {"sources"},
+    "ray": {"cluster", "train"},
     "pickle": set(),
     "argparse": set(),
 }

@@ -116,7 +116,7 @@ def test_constraints_cover_the_dependencies() -> None:
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
     wanted = {re.split("[>=<]", name)[0].lower() for names in groups for name in names}
     own = {name for name in wanted if name.startswith("xbench[")}
-    assert own == {"xbench[bm25,leaderboards,openvino,train]"} and wanted - own <= pinned
+    assert own == {"xbench[bm25,distributed,leaderboards,openvino,train]"} and wanted - own <= pinned
 
 
 def test_nothing_names_this_machine() -> None:
