@@ -9,11 +9,23 @@ PACKAGE = Path(__file__).parent.parent / "xbench"
 # From the bottom up; modules of one line may import each other. `cli` may import everything.
 LAYERS = [
     ["errors", "records"],
-    ["answers", "cluster", "kept", "lines", "progress", "storage", "strictjson", "threads"],
+    [
+        "answers",
+        "cluster",
+        "folders",
+        "kept",
+        "lines",
+        "memory",
+        "progress",
+        "storage",
+        "strictjson",
+        "threads",
+        "workers",
+    ],
     ["arithmetic", "bias", "catalogue", "fusion", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
     ["groups", "intervals", "modelindex", "mteb", "parquet", "results", "sources", "tables", "task", "tasks"],
     ["models", "readers"],
-    ["batches", "census", "encode", "index", "shards", "store"],
+    ["apart", "batches", "census", "distant", "encode", "index", "shard", "shards", "store"],
     ["approximate", "sharded"],
     [
         "cutoff",
@@ -54,8 +66,9 @@ DOORS = {
     "yaml": {"own"},
     "urllib": {"sources"},
     "http": {"sources"},
-    "socket": {"sources"},
+    "socket": {"cluster", "sources"},
     "ray": {"cluster", "train"},
+    "fsspec": {"folders"},
     "pickle": set(),
     "argparse": set(),
 }

@@ -18,6 +18,7 @@ from test_encode import Counting, small_disk  # noqa: F401
 
 from xbench import batches, shards
 from xbench.errors import DataError, IntegrityError, ModelOutputError, StorageError
+from xbench.folders import LocalFolder
 from xbench.records import Corpus, CorpusFile, Passage
 from xbench.shards import encode_corpus
 from xbench.store import Cut
@@ -27,9 +28,10 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from test_shards import Company, corpus
+from xbench.folders import LocalFolder
 from xbench.shards import encode_corpus
 
-encode_corpus(Company(), "a", corpus(Path(sys.argv[1])), Path(sys.argv[2]), shard_rows=7)
+encode_corpus(Company(), "a", corpus(Path(sys.argv[1])), LocalFolder(Path(sys.argv[2])), shard_rows=7)
 """
 
 
@@ -71,7 +73,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_what_a_shard_holds(tmp_path: Path) -> None:
     model, some = Counting(), corpus(tmp_path)
-    found = encode_corpus(model, "a", some, tmp_path / "c", shard_rows=7)
+    found = encode_corpus(model, "a", some, LocalFolder(tmp_path / "c"), shard_rows=7)
     passages = list(some)
     assert [(s.source.name, s.start, s.rows, s.last) for s in found.shards] == [
         ("docs-0.gz", 0, 7, False),
@@ -91,10 +93,11 @@ def test_what_a_shard_holds(tmp_path: Path) -> None:
     assert found.cut == Cut(sum(n > 0 for n in lost), sum(lost))
     assert found.shards[1].some_ids(np.array([0, 3, 6])) == ["a:0.7", "a:0.10", "a:0.13"]
     for shard in found.shards:  # what is on disk is plain NumPy and text
-        card = json.loads(shard.card.read_text())
-        names = [path.name for path in shard.files.values()]
+        folder = shard.folder.path
+        card = json.loads((folder / shard.card).read_text())
+        names = list(shard.files.values())
         assert [name.partition("-")[2][:16] for name in names] == [card["vectors"][:16], card["ids"][:16]]
-        assert np.array_equal(np.load(shard.files[shard.vectors]), shard.matrix())
+        assert np.array_equal(np.load(folder / shard.files[shard.vectors]), shard.matrix())
     # Of equal texts of a shard one is asked for; batches never cross shards.
     for role, language, texts in model.calls:
         assert (role, language) == ("passages", "a") and len(texts) == len(set(texts))
@@ -103,17 +106,18 @@ def test_what_a_shard_holds(tmp_path: Path) -> None:
 
 def test_what_is_there_is_neither_encoded_nor_read(tmp_path: Path) -> None:
     some = corpus(tmp_path)
-    first = encode_corpus(Counting(), "a", some, tmp_path / "c", shard_rows=7)
+    first = encode_corpus(Counting(), "a", some, LocalFolder(tmp_path / "c"), shard_rows=7)
 
     def refuse(path: Path) -> Iterator[Passage]:
         raise AssertionError(path)
 
     model, done = Counting(), Corpus(some.files, refuse, some.size, some.form)
-    again = encode_corpus(model, "a", done, tmp_path / "c", shard_rows=7)
+    again = encode_corpus(model, "a", done, LocalFolder(tmp_path / "c"), shard_rows=7)
     assert again == (first.shards, 0) and model.calls == []
     # One is missing, as its damaged file was deleted: its file alone is read, no further than to it.
     before = files_of(tmp_path / "c")
-    first.shards[1].files[first.shards[1].vectors].unlink()
+    lost = first.shards[1]
+    (lost.folder.path / lost.files[lost.vectors]).unlink()
     seen: list[str] = []
 
     def watched(path: Path) -> Iterator[Passage]:
@@ -122,7 +126,9 @@ def test_what_is_there_is_neither_encoded_nor_read(tmp_path: Path) -> None:
             yield passage
 
     model = Counting()
-    partly = encode_corpus(model, "a", Corpus(some.files, watched, some.size, some.form), tmp_path / "c", shard_rows=7)
+    partly = encode_corpus(
+        model, "a", Corpus(some.files, watched, some.size, some.form), LocalFolder(tmp_path / "c"), shard_rows=7
+    )
     assert partly == (first.shards, 7) and files_of(tmp_path / "c") == before
     assert seen == [f"a:0.{i}" for i in range(15)]  # one more tells whether the shard is the last
     assert all("text 0 " in text or set(text) == {"x"} for _, _, texts in model.calls for text in texts)
@@ -130,7 +136,7 @@ def test_what_is_there_is_neither_encoded_nor_read(tmp_path: Path) -> None:
 
 def test_other_shards_for_all_that_can_move_a_vector(tmp_path: Path) -> None:
     some, cache = corpus(tmp_path), tmp_path / "c"
-    encode_corpus(Counting(), "a", some, cache, shard_rows=7)
+    encode_corpus(Counting(), "a", some, LocalFolder(cache), shard_rows=7)
     changed = Counting()
     changed.identity = {"kind": "counting", "told": False, "weights": "other"}
     other = CorpusFile(some.files[0].path, "0" * 64)
@@ -142,19 +148,19 @@ def test_other_shards_for_all_that_can_move_a_vector(tmp_path: Path) -> None:
         (Counting(told_language=True), "b", some, {"shard_rows": 7}),
         (Counting(), "a", Corpus(some.files, read, some.size, "tab 2"), {"shard_rows": 7}),
     ):
-        assert encode_corpus(model, language, texts, cache, **options).encoded == 37  # type: ignore[arg-type]
+        assert encode_corpus(model, language, texts, LocalFolder(cache), **options).encoded == 37  # type: ignore[arg-type]
     one = Corpus((other, *some.files[1:]), read, some.size, some.form)
-    assert encode_corpus(Counting(), "a", one, cache, shard_rows=7).encoded == 20
+    assert encode_corpus(Counting(), "a", one, LocalFolder(cache), shard_rows=7).encoded == 20
     # A model that is not told the language has the same vectors for any.
-    assert encode_corpus(Counting(), "b", some, cache, shard_rows=7).encoded == 0
+    assert encode_corpus(Counting(), "b", some, LocalFolder(cache), shard_rows=7).encoded == 0
 
 
 def test_windows_and_the_thread_that_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several windows a shard; errors of the reader come through."""
     some = corpus(tmp_path, (23,))
-    whole = encode_corpus(Counting(), "a", some, tmp_path / "c", shard_rows=10)
+    whole = encode_corpus(Counting(), "a", some, LocalFolder(tmp_path / "c"), shard_rows=10)
     monkeypatch.setattr(shards, "WINDOW", 3)
-    parts = encode_corpus(Counting(), "a", some, tmp_path / "d", shard_rows=10)
+    parts = encode_corpus(Counting(), "a", some, LocalFolder(tmp_path / "d"), shard_rows=10)
     assert [s.vectors for s in parts.shards] == [s.vectors for s in whole.shards]
 
     def broken(path: Path) -> Iterator[Passage]:
@@ -165,14 +171,18 @@ def test_windows_and_the_thread_that_reads(tmp_path: Path, monkeypatch: pytest.M
 
     cache = tmp_path / "e"
     with pytest.raises(DataError, match="row 13"):
-        encode_corpus(Counting(), "a", Corpus(some.files, broken, some.size, some.form), cache, shard_rows=5)
-    assert encode_corpus(Counting(), "a", some, cache, shard_rows=5).encoded == 23 - 10  # two were whole
+        encode_corpus(
+            Counting(), "a", Corpus(some.files, broken, some.size, some.form), LocalFolder(cache), shard_rows=5
+        )
+    assert encode_corpus(Counting(), "a", some, LocalFolder(cache), shard_rows=5).encoded == 23 - 10  # two were whole
 
 
 def test_counts_and_vectors_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some = corpus(tmp_path)
     with pytest.raises(DataError, match="found 37 passages, expected 38"):
-        encode_corpus(Counting(), "a", Corpus(some.files, read, 38, some.form), tmp_path / "c", shard_rows=7)
+        encode_corpus(
+            Counting(), "a", Corpus(some.files, read, 38, some.form), LocalFolder(tmp_path / "c"), shard_rows=7
+        )
     model = Counting()
     good = model._encode
 
@@ -181,36 +191,38 @@ def test_counts_and_vectors_are_checked(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(model, "_encode", bad)
     with pytest.raises(ModelOutputError, match=r"NaN or infinity for a:1\.9 "):
-        encode_corpus(model, "a", some, tmp_path / "d", shard_rows=7)
+        encode_corpus(model, "a", some, LocalFolder(tmp_path / "d"), shard_rows=7)
     # What was whole before stays; another width than it has is refused.
     wide = Counting()
     monkeypatch.setattr(wide, "_encode", lambda *args: np.pad(good(*args), ((0, 0), (0, 1))))
     with pytest.raises(ModelOutputError, match="4 dimensions, but 3 before"):
-        encode_corpus(wide, "a", some, tmp_path / "d", shard_rows=7)
-    assert 0 < encode_corpus(Counting(), "a", some, tmp_path / "d", shard_rows=7).encoded < 37
+        encode_corpus(wide, "a", some, LocalFolder(tmp_path / "d"), shard_rows=7)
+    assert 0 < encode_corpus(Counting(), "a", some, LocalFolder(tmp_path / "d"), shard_rows=7).encoded < 37
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
     some, cache = corpus(tmp_path), tmp_path / "c"
-    first = encode_corpus(Counting(), "a", some, cache, shard_rows=7)
+    first = encode_corpus(Counting(), "a", some, LocalFolder(cache), shard_rows=7)
     before = files_of(cache)
-    for path in (*first.shards[3].files.values(), first.shards[3].card):
+    for path in (
+        first.shards[3].folder.path / name for name in (*first.shards[3].files.values(), first.shards[3].card)
+    ):
         whole = path.read_bytes()
         for place in range(0, len(whole), max(1, len(whole) // 20)):
             broken = bytearray(whole)
             broken[place] ^= 1
             path.write_bytes(broken)
             with pytest.raises((IntegrityError, DataError), match=path.name):
-                encode_corpus(Counting(), "a", some, cache, shard_rows=7)
+                encode_corpus(Counting(), "a", some, LocalFolder(cache), shard_rows=7)
         path.unlink()  # as the line says
-        assert encode_corpus(Counting(), "a", some, cache, shard_rows=7).encoded == 7
+        assert encode_corpus(Counting(), "a", some, LocalFolder(cache), shard_rows=7).encoded == 7
         assert files_of(cache) == before
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_kills(kills: int, tmp_path: Path) -> None:
     """kill -9 at a random moment and again: the bytes of the undisturbed run, though company moves vectors."""
-    encode_corpus(Company(), "a", corpus(tmp_path), tmp_path / "undisturbed", shard_rows=7)
+    encode_corpus(Company(), "a", corpus(tmp_path), LocalFolder(tmp_path / "undisturbed"), shard_rows=7)
     expected = files_of(tmp_path / "undisturbed")
     rng = random.Random(3)
     partly = 0
@@ -221,14 +233,14 @@ def test_kills(kills: int, tmp_path: Path) -> None:
             cwd=Path(__file__).parent,
             stderr=subprocess.PIPE,
         )
-        while not list(cache.glob("shards/*/model.json")):
+        while not list(cache.glob("*/model.json")):
             assert process.poll() is None, process.communicate()[1].decode()
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        partly += bool(list(cache.glob("shards/*/*/*.json")))
-        encode_corpus(Company(), "a", corpus(tmp_path), cache, shard_rows=7)
+        partly += bool(list(cache.glob("*/*/*.json")))
+        encode_corpus(Company(), "a", corpus(tmp_path), LocalFolder(cache), shard_rows=7)
         assert files_of(cache) == expected
     assert partly >= kills / 3, "hardly any kill hit a half-filled store; the test would prove little"
 
@@ -236,11 +248,11 @@ def test_kills(kills: int, tmp_path: Path) -> None:
 def test_full_disk(small_disk: Path, tmp_path: Path) -> None:  # noqa: F811
     """What was whole stays, and with more room the bytes of an undisturbed run."""
     some = corpus(tmp_path, (4000, 4000))
-    encode_corpus(Counting(), "a", some, tmp_path / "undisturbed", shard_rows=1000)
+    encode_corpus(Counting(), "a", some, LocalFolder(tmp_path / "undisturbed"), shard_rows=1000)
     with pytest.raises(StorageError, match="No space left on device; free space"):
-        encode_corpus(Counting(), "a", some, small_disk, shard_rows=1000)
+        encode_corpus(Counting(), "a", some, LocalFolder(small_disk), shard_rows=1000)
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-    assert 0 < encode_corpus(Counting(), "a", some, small_disk, shard_rows=1000).encoded < 8000
+    assert 0 < encode_corpus(Counting(), "a", some, LocalFolder(small_disk), shard_rows=1000).encoded < 8000
     assert files_of(small_disk) == files_of(tmp_path / "undisturbed")
 
 

@@ -19,8 +19,8 @@ from xbench.index import Approximate
 from xbench.progress import log, track
 from xbench.ranking import Pool, passages_above
 from xbench.records import Judged
+from xbench.shard import Shard
 from xbench.sharded import Ranks, search
-from xbench.shards import Shard
 from xbench.storage import atomic, fingerprint, sha256
 from xbench.strictjson import read_json
 from xbench.top import first_passages

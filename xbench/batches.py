@@ -133,11 +133,19 @@ def _check(model: Encoder, vectors: object, works: Sequence[Work], dimension: in
         raise ModelOutputError(
             f"model {model.name!r}, batch of {first}: expected shape ({len(works)}, d), found {vectors.shape}"
         )
-    if dimension is not None and vectors.shape[1] != dimension:
-        raise ModelOutputError(
-            f"model {model.name!r}, batch of {first}: {vectors.shape[1]} dimensions, but {dimension} before"
-        )
+    if dimension is not None:
+        check_width(model.name, vectors.shape[1], dimension, first)
     check_finite(model.name, vectors, [work.first_id for work in works])
+
+
+def check_width(name: str, found: int, before: int, first: str) -> None:
+    """Refuse vectors of another width; names the first text.
+
+    Raises:
+        ModelOutputError: it is another.
+    """
+    if found != before:
+        raise ModelOutputError(f"model {name!r}, batch of {first}: {found} dimensions, but {before} before")
 
 
 def check_finite(name: str, vectors: NDArray[np.float32], ids: Sequence[str]) -> None:

@@ -1,14 +1,30 @@
-"""The door to Ray: a cluster that is there already, or one of this machine's own processes."""
+"""The door to Ray: a cluster that is there already, or one of this machine alone, and its workers.
+
+Work is Ray's plain tasks, stateless and each for one shard: Ray runs a task again where its worker or node is lost,
+while actors would have to be replaced by us.
+"""
 
 import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
-from xbench.errors import UsageError
+from xbench.errors import IncompleteError, UsageError, XbenchError
+from xbench.memory import peak_mb
 from xbench.progress import log
+
+S = TypeVar("S")
+T = TypeVar("T")
+R = TypeVar("R")
+# How often one item is tried again after its worker or node was lost.
+RETRIES = 5
+# Processors of a worker without a GPU, where its number is not given.
+PROCESSORS = 4
+# Seconds between two looks at how large the cluster is.
+LOOK = 10.0
 
 
 @contextlib.contextmanager
@@ -57,3 +73,136 @@ def _nobody(address: str, error: Exception) -> UsageError:
     return UsageError(
         f"--ray {address}: no Ray cluster there ({reason}); start one with `ray start --head`, or give --ray local"
     )
+
+
+class RayWorkers:
+    """Workers of the cluster that is `connected`; see `workers.Workers`."""
+
+    def __init__(self, ray: Any, workers: int | None = None, gpus: float | None = None):
+        """Find out what a worker gets.
+
+        Args:
+            ray: as `connected` gives it.
+            workers: how many; by default as many as the cluster has room for, with each look.
+            gpus: of a worker, such as 0.5; by default 1 where there are GPUs, else 0.
+
+        Raises:
+            UsageError: no node has so many GPUs.
+        """
+        self._ray, self._workers = ray, workers
+        nodes = self._nodes()
+        most = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
+        self.gpus = (1.0 if most else 0.0) if gpus is None else gpus
+        if self.gpus > most:
+            raise UsageError(f"--gpus-per-worker {self.gpus:g}: no node of the cluster has more than {most:g}")
+        self.processors = self._share(nodes)
+        self._seen: dict[str, dict[int, int]] = {}  # node -> process -> MB
+        self._looked = -LOOK
+        room = self._room()
+        if workers and workers > room:
+            log.info("the cluster has room for %d of %d workers now; the others start when nodes join", room, workers)
+        gpu = f", {self.gpus:g} GPUs" if self.gpus else ""
+        log.info("%d workers of %d processors%s each", workers or room, self.processors, gpu)
+
+    def _nodes(self) -> list[dict[str, float]]:
+        """The resources of every node that is alive."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    def _share(self, nodes: list[dict[str, float]]) -> int:
+        """Processors of each worker."""
+        some = [node for node in nodes if node.get("GPU", 0.0) >= self.gpus and node.get("CPU", 0.0) >= 1]
+        if not some:
+            raise UsageError("no node of the cluster has a processor to spare; start nodes with `ray start --num-cpus`")
+        if self._workers:
+            sizes = range(1, 1 + int(max(node["CPU"] for node in some)))
+            fitting = [n for n in sizes if _fit(some, n, self.gpus) >= self._workers]
+            return max(fitting, default=1)
+        least = int(min(node["CPU"] for node in some))
+        if self.gpus:
+            return max(1, int(min(node["CPU"] * self.gpus / node["GPU"] for node in some)))
+        return min(least, PROCESSORS)
+
+    def _room(self) -> int:
+        return _fit(self._nodes(), self.processors, self.gpus)
+
+    def _limit(self) -> int:
+        """How many tasks may be under way; nodes come and go."""
+        if self._workers:
+            return self._workers
+        if time.monotonic() - self._looked > LOOK:
+            self._looked, self._most = time.monotonic(), max(1, self._room())
+        return self._most
+
+    def map(self, function: Callable[[S, T], R], shared: S, items: Iterable[T]) -> Iterator[R]:
+        """As `Workers` has it."""
+        ray = self._ray
+        task = ray.remote(
+            num_cpus=self.processors,
+            num_gpus=self.gpus,
+            max_retries=RETRIES,
+            max_calls=0,  # a process keeps its model: with GPUs Ray would else end it after each task
+            scheduling_strategy="SPREAD",
+        )(_work)
+        common = ray.put((function, shared))
+        waiting = iter(items)
+        running: list[Any] = []
+        over = object()
+        try:
+            while True:
+                while len(running) < self._limit() and (item := next(waiting, over)) is not over:
+                    running.append(task.remote(common, item))
+                if not running:
+                    return
+                ready, running = ray.wait(running, num_returns=1, timeout=LOOK)
+                for done in ready:
+                    yield self._result(done)
+        finally:
+            for left in running:
+                ray.cancel(left, force=True)
+
+    def _result(self, done: Any) -> Any:
+        errors = self._ray.exceptions
+        try:
+            value, (node, process, peak) = self._ray.get(done)
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, XbenchError):
+                raise error.cause from error
+            raise
+        except errors.RayError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise IncompleteError(
+                f"workers were lost {RETRIES + 1} times with the same work, perhaps out of memory: "
+                f"{type(error).__name__}: {reason}; with fewer --workers or --shard-rows, the same command goes on"
+            ) from error
+        self._seen.setdefault(node, {})[process] = peak
+        return value
+
+    def report(self) -> dict[str, Any]:
+        """How many worked on how many nodes, what each was given, and the largest resident memory, in MB."""
+        peaks = [peak for some in self._seen.values() for peak in some.values()]
+        return {
+            "workers": {
+                "processes": len(peaks),
+                "nodes": len(self._seen),
+                "processors": self.processors,
+                "gpus": self.gpus,
+                "peak_rss_mb": max(peaks, default=0),
+            }
+        }
+
+
+def _fit(nodes: list[dict[str, float]], processors: int, gpus: float) -> int:
+    """How many workers of this size the nodes have room for."""
+    return sum(
+        min(int(node.get("CPU", 0.0) // processors), int(node.get("GPU", 0.0) // gpus) if gpus else 1 << 30)
+        for node in nodes
+    )
+
+
+def _work(common: tuple[Callable[[S, T], R], S], item: T) -> tuple[R, tuple[str, int, int]]:
+    """On a worker."""
+    function, shared = common
+    value = function(shared, item)
+    import ray
+
+    return value, (ray.get_runtime_context().get_node_id(), os.getpid(), peak_mb() or 0)

@@ -3,19 +3,23 @@
 import contextlib
 import hashlib
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.batches import WINDOW, Batch, Window, Work, batches, encode_batch, prepare_ahead
+from xbench.apart import encode_apart
+from xbench.batches import WINDOW, Batch, Window, Work, batches, check_width, encode_batch, prepare_ahead
+from xbench.distant import Distant
 from xbench.errors import IncompleteError
 from xbench.models import ROLES, Encoder, Role
 from xbench.progress import log, track
 from xbench.records import Collection
 from xbench.storage import fingerprint
 from xbench.store import SCHEMA, Cut, Store
+from xbench.workers import Here, Workers
 
 # A killed run loses at most the vectors since the last shard.
 SHARD_SECONDS, SHARD_BYTES = 10.0, 64 << 20
@@ -31,7 +35,13 @@ class Encoded(NamedTuple):
     cut: dict[Role, dict[str, Cut | None]]  # None where the model does not tell
 
 
-def encode(model: Encoder, collection: Collection, cache: Path, batch_tokens: int | None = None) -> Encoded:
+def encode(
+    model: Encoder,
+    collection: Collection,
+    cache: Path,
+    batch_tokens: int | None = None,
+    workers: Workers | None = None,
+) -> Encoded:
     """The vectors of all queries and passages; only texts that the store lacks are encoded.
 
     Batches are a function of the collection alone: the distinct texts of a role, WINDOW at a time, sorted by
@@ -46,10 +56,12 @@ def encode(model: Encoder, collection: Collection, cache: Path, batch_tokens: in
         cache: the folder of all stores.
         batch_tokens: padded tokens in a batch; by default what the model proposes. Part of the
             store's key, since the last bits of a vector may depend on it.
+        workers: those that a model is on that is `Distant`; others are encoded by this process.
 
     Raises:
         ModelOutputError: NaN, infinity, a zero vector, a wrong shape, dtype or number of rows.
         IntegrityError, StorageError: the store is damaged or cannot be written.
+        IncompleteError: as `Workers.map`.
     """
     identity = full_identity(model, batch_tokens)
     budget = batch_tokens or model.batch_tokens
@@ -62,7 +74,7 @@ def encode(model: Encoder, collection: Collection, cache: Path, batch_tokens: in
             for key, (id_, text) in zip(keys[role][language], rows, strict=True):
                 found.setdefault(key, Work(key, text, language, id_))
         works[role] = list(found.values())
-    encoded = _encode_works(model, works, store, budget)
+    encoded = _encode_works(model, works, store, budget, workers)
     all_ = _gather(store, keys, encoded)
     log.info("encoded %d of %d distinct texts (%d in all); the others were stored", encoded, all_.distinct, all_.texts)
     return all_
@@ -125,7 +137,9 @@ def text_key(role: Role, language: str, text: str) -> bytes:
     return hashlib.sha256(f"{role}\0{language}\0{text}".encode()).digest()
 
 
-def _encode_works(model: Encoder, works: dict[Role, list[Work]], store: Store, budget: int) -> int:
+def _encode_works(
+    model: Encoder, works: dict[Role, list[Work]], store: Store, budget: int, workers: Workers | None
+) -> int:
     """Encode and store what the store lacks; returns how many texts that were."""
     windows = [
         Window(role, works[role][low : low + WINDOW])
@@ -149,18 +163,34 @@ def _encode_works(model: Encoder, works: dict[Role, list[Work]], store: Store, b
             store.add(keys, np.concatenate([batch.vectors for _, batch in some]), lost)
         flushed = time.monotonic()
 
+    missing = [[work.key not in store for work in window.works] for window in windows]
     with contextlib.ExitStack() as stack:
-        advance = stack.enter_context(track("encoding", sum(len(window.works) for window in windows), "texts"))
+        advance = stack.enter_context(track("encoding", sum(map(sum, missing)), "texts"))
         stack.callback(flush)  # also when interrupted: what is encoded is kept
-        for window, prepared in prepare_ahead(model, windows):
-            for places in batches(model, window, prepared, budget):
-                missing = [i for i in places if window.works[i].key not in store]
-                if missing:
-                    dimension = store.dimension or (pending[0][1].vectors.shape[1] if pending else None)
-                    pending.append((window, encode_batch(model, window, prepared, missing, dimension)))
-                    done += len(missing)
-                advance(len(places))
-                size = sum(batch.vectors.nbytes for _, batch in pending)
-                if size > SHARD_BYTES or (pending and time.monotonic() - flushed > SHARD_SECONDS):
-                    flush()
+        if isinstance(model, Distant):
+            found = encode_apart(model, windows, missing, budget, workers or Here())
+        else:
+            found = _encode_here(model, windows, missing, budget)
+        dimension = store.dimension
+        for window, batch in found:
+            dimension = dimension or batch.vectors.shape[1]
+            check_width(model.name, batch.vectors.shape[1], dimension, window.works[batch.places[0]].first_id)
+            pending.append((window, batch))
+            done += len(batch.places)
+            advance(len(batch.places))
+            size = sum(batch.vectors.nbytes for _, batch in pending)
+            if size > SHARD_BYTES or time.monotonic() - flushed > SHARD_SECONDS:
+                flush()
     return done
+
+
+def _encode_here(
+    model: Encoder, windows: Sequence[Window], missing: Sequence[Sequence[bool]], budget: int
+) -> Iterator[tuple[Window, Batch]]:
+    """The batches of all that is missing, in order."""
+    lacking = iter(missing)
+    for window, prepared in prepare_ahead(model, windows):
+        lacks = next(lacking)
+        for places in batches(model, window, prepared, budget):
+            if some := [i for i in places if lacks[i]]:
+                yield window, encode_batch(model, window, prepared, some, None)

@@ -1,7 +1,6 @@
 """Encode, index, rank, score: one model on one task, every cell from one pass."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +15,13 @@ from xbench.cutoff import check_depth, large_identity, log_cut, retrieve_first
 from xbench.encode import Encoded, full_identity
 from xbench.errors import UsageError
 from xbench.firsts import first_by_vectors
+from xbench.folders import Folder
 from xbench.groups import Grouping, groupings
 from xbench.intervals import with_intervals
 from xbench.large import Large, encode_all
 from xbench.large import Pools as LargePools
 from xbench.large import rank as rank_large
+from xbench.memory import peak_mb
 from xbench.models import Encoder, Given, LargeRetriever, Retriever, slug
 from xbench.models.fuse import Fusion
 from xbench.progress import track
@@ -38,6 +39,7 @@ from xbench.space import Space, apart, joined, languages_of, vectors
 from xbench.storage import fingerprint
 from xbench.task import Task
 from xbench.top import first_passages
+from xbench.workers import Workers
 
 # How many first passages of each query a result keeps, for language bias.
 TOP = 100
@@ -52,6 +54,8 @@ class Plan:
     offline: bool = False
     threads: int | None = None
     command: str = ""
+    shards: Folder | None = None  # of vectors too many to hold; by default in the cache
+    workers: Workers | None = None  # who encodes, and searches such shards; by default this process
 
 
 def evaluate(
@@ -121,7 +125,8 @@ def evaluate(
     )
     with watch("intervals"):
         result = with_intervals(result)
-    return replace(result, timing=watch.report() | ranking.counts)
+    report = plan.workers.report() if plan.workers else {}
+    return replace(result, timing=watch.report() | ranking.counts | report)
 
 
 class _Ranking(NamedTuple):
@@ -151,7 +156,7 @@ class _Job(NamedTuple):
         """One pass over the joint pool of a part gives the ranks of all its cells."""
         plan = self.plan
         with self.watch("encode"):
-            encoded = vectors(model, self.whole(), plan.cache, self.batch_tokens)
+            encoded = vectors(model, self.whole(), plan.cache, self.batch_tokens, plan.workers)
         identity = identity_of(model, self.batch_tokens)
         folder = plan.cache / "indexes" / fingerprint(identity)
         tables = [
@@ -193,12 +198,15 @@ class _Job(NamedTuple):
         (part,), plan = self.parts, self.plan
         identity = shard_identity(model, self.batch_tokens, large.rows) | large.variant.identity
         with self.watch("encode"):
-            encoded, shards = encode_all(model, part.collection, large, plan.cache, self.batch_tokens)
+            place: dict[str, Any] = {"shards": plan.shards, "workers": plan.workers}
+            encoded, shards = encode_all(model, part.collection, large, plan.cache, self.batch_tokens, **place)
         languages, dangling = languages_of(self.task, part.collection), self.task.options.get("dangling", 0)
         pools = LargePools(part.cells, part.collection, languages, encoded.vectors["queries"], shards, dangling)
         with self.watch("rank"):
             folder = plan.cache / "searches" / fingerprint(identity)
-            table, unmatched, about = rank_large(pools, large.variant, self.depth, folder, plan.threads)
+            table, unmatched, about = rank_large(
+                pools, large.variant, self.depth, folder, None if plan.workers else plan.threads, plan.workers
+            )
         about = {"shard_rows": large.rows, **about}
         return _ranking([table], identity, {"": encoded}, unmatched)._replace(search=about)
 
@@ -315,16 +323,4 @@ class _Watch:
         }
 
     def report(self) -> dict[str, Any]:
-        return {"stages": self._stages, "peak_rss_mb": _peak_mb()}
-
-
-def _peak_mb() -> int | None:
-    """Largest resident memory so far, where the platform tells."""
-    if sys.platform == "win32":
-        return None
-    if sys.platform == "linux":  # whose ru_maxrss begins with that of the process that started this one
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").split("\n")
-        return next((int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM:")), None)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
+        return {"stages": self._stages, "peak_rss_mb": peak_mb()}

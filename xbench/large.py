@@ -13,13 +13,16 @@ from xbench.arithmetic import Matrix
 from xbench.census import Known, take_census
 from xbench.encode import Encoded, encode
 from xbench.errors import DataError
+from xbench.folders import Folder, LocalFolder
 from xbench.index import Approximate
 from xbench.models import Encoder
 from xbench.progress import track
 from xbench.ranks import RankTable
 from xbench.records import Cell, Collection, Judged
+from xbench.shard import Shard
 from xbench.sharded import Ranks, search
-from xbench.shards import ROWS, Shard, encode_corpus
+from xbench.shards import ROWS, encode_corpus
+from xbench.workers import Here, Workers
 
 
 @dataclass(frozen=True)
@@ -53,33 +56,49 @@ class Found(NamedTuple):
 
 
 def encode_all(
-    model: Encoder, collection: Collection, large: Large, cache: Path, batch_tokens: int | None = None
+    model: Encoder,
+    collection: Collection,
+    large: Large,
+    cache: Path,
+    batch_tokens: int | None = None,
+    *,
+    shards: Folder | None = None,
+    workers: Workers | None = None,
 ) -> tuple[Encoded, dict[str, list[Shard]]]:
     """The vectors of the queries, with what all texts took, and the shards of the passages by language.
 
-    Every passage counts as a distinct text.
+    Every passage counts as a distinct text. Shards are in `shards`, by default in the cache.
 
     Raises:
         UsageError: an index that FAISS cannot make of the model's vectors.
         XbenchError: as `encode.encode` and `shards.encode_corpus`.
     """
-    encoded = encode(model, collection._replace(passages={}), cache, batch_tokens)
+    encoded = encode(model, collection._replace(passages={}), cache, batch_tokens, workers)
     if large.variant.factory != FLAT:  # before hours of encoding, not after
         for queries in encoded.vectors["queries"].values():
             Approximate.check(large.variant.factory, queries.shape[1], large.variant.nprobe)
-    shards: dict[str, list[Shard]] = {}
+    root = shards or LocalFolder(cache / "shards")
+    all_: dict[str, list[Shard]] = {}
     for language, corpus in collection.large.items():
-        found = encode_corpus(model, language, corpus, cache, shard_rows=large.rows, batch_tokens=batch_tokens)
-        shards[language] = found.shards
+        options: dict[str, Any] = {"shard_rows": large.rows, "batch_tokens": batch_tokens, "workers": workers}
+        found = encode_corpus(model, language, corpus, root, **options)
+        all_[language] = found.shards
         encoded.cut["passages"][language] = found.cut
         rows = sum(shard.rows for shard in found.shards)
         encoded = encoded._replace(
             texts=encoded.texts + rows, distinct=encoded.distinct + rows, encoded=encoded.encoded + found.encoded
         )
-    return encoded, shards
+    return encoded, all_
 
 
-def rank(pools: Pools, variant: Variant, depth: int, folder: Path, threads: int | None = None) -> Found:
+def rank(
+    pools: Pools,
+    variant: Variant,
+    depth: int,
+    folder: Path,
+    threads: int | None = None,
+    workers: Workers | None = None,
+) -> Found:
     """Search every pool that a cell needs.
 
     Of judged passages only the relevant ones are looked for.
@@ -90,13 +109,14 @@ def rank(pools: Pools, variant: Variant, depth: int, folder: Path, threads: int 
         depth: first passages of the joint pool to keep.
         folder: where searches are kept, and indexes.
         threads: how many; never changes a number.
+        workers: who searches shards, by default this process; an index is always searched by this one.
 
     Raises:
         DataError: judged passages that are in no pool, or a doc_id twice.
         UsageError: an index that FAISS cannot make.
-        ModelOutputError, IntegrityError, StorageError: as `sharded.search`.
+        XbenchError: as `sharded.search`.
     """
-    job = _Job(pools, variant, folder, threads)
+    job = _Job(pools, variant, folder, threads, workers or Here())
     table, searched = job.table, job.searched
     above, alone = np.full_like(table.above, -1), np.full(len(table.above), -1, np.int32)
     joint = any(cell.setting == "multi" for cell in pools.cells)
@@ -122,8 +142,8 @@ def rank(pools: Pools, variant: Variant, depth: int, folder: Path, threads: int 
 class _Job:
     """The judged passages of some pools, and the searches for them."""
 
-    def __init__(self, pools: Pools, variant: Variant, folder: Path, threads: int | None):
-        self.pools, self.variant, self.folder, self.threads = pools, variant, folder, threads
+    def __init__(self, pools: Pools, variant: Variant, folder: Path, threads: int | None, workers: Workers):
+        self.pools, self.variant, self.folder, self.threads, self.workers = pools, variant, folder, threads, workers
         self.shards = {a: [shard for shard in some if shard.rows] for a, some in pools.shards.items()}
         self.searched = [a for a in pools.languages if self.shards.get(a)]
         collection, languages = pools.collection, pools.languages
@@ -134,7 +154,7 @@ class _Job:
         ]
         wanted = {doc_id for some in judged for doc_id in some}
         with track("reading ids", sum(s.rows for some in self.shards.values() for s in some), "passages") as advance:
-            each = [take_census(self.shards[a], wanted, advance) for a in self.searched]
+            each = [take_census(self.shards[a], wanted, advance, workers) for a in self.searched]
         doc_ids = [doc_id for known in each for doc_id in known.doc_ids]
         missing = sorted(wanted - set(doc_ids))
         if len(missing) != pools.dangling:
@@ -169,7 +189,7 @@ class _Job:
             return entries, approximate(queries, groups, indexes, judged, known, k, self.variant.depth)
         total, what = sum(shard.rows for some in groups for shard in some), "+".join(searched)
         with track(f"searching {what}", total, "passages") as advance:
-            options: dict[str, Any] = {"threads": self.threads, "advance": advance}
+            options: dict[str, Any] = {"threads": self.threads, "advance": advance, "workers": self.workers}
             return entries, search(queries, groups, judged, known, k, self.folder, **options)
 
     def recall(self, language: str) -> dict[str, float | int]:

@@ -3,12 +3,13 @@
 A rank is 1 + how many passages stand above, so counts of the shards add up. Each shard is ranked in a pool
 with the judged passages, by the one ranking rule; the judged copy of a passage does not count the passage itself:
 both have one vector and one doc_id, so they tie, and of equal doc_ids the later row, the copy, wins.
-First passages are merged by their scores, those too near for float64 to tell made exact, equal ones by doc_id.
+First passages come from a shard with their exact scores, and are merged by these and the doc_id. So a shard is
+searched by whoever reads it, in any order, and its vectors go nowhere.
 """
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +21,13 @@ from xbench.census import Known
 from xbench.kept import keep, kept
 from xbench.ranking import TILE_BYTES, Pool, passages_above, rule_order, tie_order
 from xbench.records import Judged
-from xbench.shards import Shard
+from xbench.shard import Shard
 from xbench.threads import cores
 from xbench.top import first_passages
+from xbench.workers import Here, Workers
 
-SCHEMA = 1  # raised when what is kept of a search changes
-# A killed search loses at most this much, and a shard.
+SCHEMA = 2  # raised when what is kept of a search changes
+# A killed search loses at most this much, and the shards that are being searched.
 KEEP_SECONDS = 30.0
 
 
@@ -34,6 +36,26 @@ class Ranks(NamedTuple):
 
     above: NDArray[np.int32]  # (nnz, groups) passages of each group of shards above each judged passage
     top: list[list[str]]  # of each query the doc_ids of the first k passages of all groups, best first
+
+
+class Asked(NamedTuple):
+    """What every shard is searched for."""
+
+    queries: Matrix  # float32 (n, d)
+    judged: Judged  # rows are places in `known`
+    known: Known
+    k: int
+    threads: int | None
+
+
+class Found(NamedTuple):
+    """In a shard."""
+
+    number: int
+    above: NDArray[np.int32]  # (nnz,) passages above each judged passage
+    query: NDArray[np.int64]  # (m,) of each of the first passages, query by query
+    scores: NDArray[np.float64]  # (m,) by the ranking rule, to the last bit
+    ids: list[str]  # (m,) doc_ids
 
 
 def search(
@@ -46,10 +68,12 @@ def search(
     *,
     threads: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
+    workers: Workers | None = None,
 ) -> Ranks:
     """Count and collect, shard by shard.
 
-    Held at once: the queries, the judged passages, k scores, rows and ids a query, and one shard, mapped.
+    Held by a worker, which may be this process: the queries, the judged passages, one shard, mapped, and its first
+    passages. Held here: k scores and ids a query.
 
     Args:
         queries: float32 (n, d).
@@ -60,36 +84,38 @@ def search(
         folder: where the search is kept as far as it is; one that is called again goes on there.
         threads: how many; by default all processors. Never changes a number.
         advance: called with the number of passages of each shard that is done.
+        workers: by default this process.
 
     Raises:
         ModelOutputError: norms so large that a score overflows float32.
-        IntegrityError, StorageError: what is kept is damaged or cannot be read or written.
+        IntegrityError, StorageError: what is kept, or a shard, is damaged or cannot be read or written.
+        IncompleteError: as `Workers.map`.
     """
     shards = [(group, shard) for group, some in enumerate(groups) for shard in some if shard.rows]
     above = np.zeros((len(judged.rows), len(groups)), np.int32)
+    done = np.zeros(len(shards), np.bool_)
     k = min(k, sum(shard.rows for _, shard in shards))
-    first = _First(queries, [shard for _, shard in shards], k)
+    first = _First(len(queries), k)
     file = folder / f"{_key(queries, groups, judged, known, k)}.npz"
-    done, saved = 0, time.monotonic()
+    saved = time.monotonic()
     if (state := kept(file)) is not None:
-        done, above = int(state["done"]), state["above"]
+        done, above = state["done"], state["above"]
         first.restore(state)
-    widest = max((shard.rows for _, shard in shards), default=1)
-    even = -(-len(queries) // (threads or cores()))  # so that every thread has a block
-    block = max(1, min(TILE_BYTES // 4 // widest, even))
-    advance(sum(shard.rows for _, shard in shards[:done]))
-    for number in range(done, len(shards)):
-        group, shard = shards[number]
-        ids = shard.doc_ids()
-        pool = Pool([shard.matrix(), known.vectors], [*ids, *known.doc_ids])
-        here = judged._replace(rows=judged.rows + shard.rows)
-        if len(judged.rows):
-            above[:, group] += passages_above([queries], pool, here, pieces=1, threads=threads, block=block)[:, 0]
-        if k:
-            first.add(number, pool.head(1), ids, threads, block)
+    advance(sum(shard.rows for (_, shard), over in zip(shards, done, strict=True) if over))
+
+    def left() -> Iterator[tuple[int, Shard, NDArray[np.float64]]]:
+        for number in np.flatnonzero(~done).tolist():
+            yield number, shards[number][1], first.floor()
+
+    asked = Asked(queries, judged, known, k, threads)
+    for found in (workers or Here()).map(search_shard, asked, left()):
+        group, shard = shards[found.number]
+        above[:, group] += found.above
+        first.add(found)
+        done[found.number] = True
         advance(shard.rows)
-        if number + 1 == len(shards) or time.monotonic() - saved > KEEP_SECONDS:
-            keep(file, {"done": np.array(number + 1), "above": above, **first.state()})
+        if done.all() or time.monotonic() - saved > KEEP_SECONDS:
+            keep(file, {"done": done, "above": above, **first.state()})
             saved = time.monotonic()
     return Ranks(above, first.lists())
 
@@ -104,112 +130,91 @@ def _key(queries: Matrix, groups: Sequence[Sequence[Shard]], judged: Judged, kno
     return digest.hexdigest()[:32]
 
 
+def search_shard(asked: Asked, item: tuple[int, Shard, NDArray[np.float64]]) -> Found:
+    """Search one shard.
+
+    Args:
+        asked: what for.
+        item: the number of the shard, the shard, and (n,) a score of each query below which a passage is not among
+            its first k for certain.
+    """
+    number, shard, floor = item
+    queries, judged, known, k, threads = asked
+    ids = shard.doc_ids()
+    pool = Pool([shard.matrix(), known.vectors], [*ids, *known.doc_ids])
+    even = -(-len(queries) // (threads or cores()))  # so that every thread has a block
+    block = max(1, min(TILE_BYTES // 4 // shard.rows, even))
+    above = np.zeros(len(judged.rows), np.int32)
+    if len(above):
+        here = judged._replace(rows=judged.rows + shard.rows)
+        above = passages_above([queries], pool, here, pieces=1, threads=threads, block=block)[:, 0]
+    if not k:
+        return Found(number, above, np.empty(0, np.int64), np.empty(0), [])
+    alone = pool.head(1)
+    rows = first_passages([queries], alone, k, floor=floor, threads=threads, block=block)
+    query, place = np.nonzero(rows >= 0)
+    row = rows[query, place].astype(np.int64)
+    return Found(number, above, query, _exact(queries, alone, query, row), [ids[i] for i in row.tolist()])
+
+
+def _exact(queries: Matrix, pool: Pool, query: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(m,) the rule's scores of pairs; bytewise equal vectors have equal ones, and a model may tie a lot."""
+    if pool.doubt(queries) < 0:  # every sum is exact
+        return pool.dot(queries, query, row)
+    pairs, inverse = np.unique(query * len(pool) + pool.groups[row], return_inverse=True)
+    scores = [exact_score(queries[q], pool.row(p)) for q, p in zip(*np.divmod(pairs, len(pool)), strict=True)]
+    return np.array(scores, np.float64)[inverse]
+
+
 class _First:
-    """The first k passages of each query among the shards so far, by the ranking rule."""
+    """The first k passages of each of n queries among the shards so far, by the ranking rule."""
 
-    def __init__(self, queries: Matrix, shards: Sequence[Shard], k: int):
-        self._queries, self._shards = queries, shards
-        self._starts = np.concatenate([[0], np.cumsum([shard.rows for shard in shards])]).astype(np.int64)
-        shape = (len(queries), k)
-        self._scores = np.full(shape, -np.inf)
-        self._rows = np.full(shape, -1, np.int64)  # counted over all shards
-        self._exact = np.zeros(shape, np.bool_)  # whether a score is the rule's to the last bit
-        self._ids = np.full(shape, "", object)
-        self._doubt = 0.0  # the largest of the pools so far
+    def __init__(self, n: int, k: int):
+        self._scores = np.full((n, k), -np.inf)
+        self._ids = np.full((n, k), "", object)  # as no doc_id is
 
-    def add(self, number: int, pool: Pool, ids: Sequence[str], threads: int | None, block: int) -> None:
+    def floor(self) -> NDArray[np.float64]:
+        """(n,) what a passage must score at least to be among them."""
+        n, k = self._scores.shape
+        return self._scores[:, -1].copy() if k else np.full(n, -np.inf)
+
+    def add(self, found: Found) -> None:
         """Merge a shard's first passages."""
-        k = self._scores.shape[1]
-        floor = self._scores[:, -1] - self._doubt
-        found = first_passages([self._queries], pool, k, floor=floor, threads=threads, block=block)
-        query, place = np.nonzero(found >= 0)
-        if not len(query):
+        if not len(found.query):
             return
-        row = found[query, place].astype(np.int64)
-        doubt = pool.doubt(self._queries)
-        self._doubt = max(self._doubt, doubt)
-        # Those of these queries that are there already, and the new ones.
-        touched = np.unique(query)
-        at, old = np.nonzero(self._rows[touched] >= 0)
-        at = touched[at]
-        queries = np.concatenate([at, query])
-        scores = np.concatenate([self._scores[at, old], pool.dot(self._queries, query, row)])
-        rows = np.concatenate([self._rows[at, old], row + self._starts[number]])
-        exact = np.concatenate([self._exact[at, old], np.full(len(row), doubt < 0)])
-        named = np.concatenate([self._ids[at, old], np.array([ids[i] for i in row], object)])
-        self._settle(queries, scores, rows, exact)
-        sequence = self._order(queries, scores, named)
-        starts = np.searchsorted(queries[sequence], np.append(touched, len(self._queries)))
+        touched = np.unique(found.query)
+        old = self._ids[touched] != ""
+        queries = np.concatenate([np.repeat(touched, old.sum(axis=1)), found.query])
+        scores = np.concatenate([self._scores[touched][old], found.scores])
+        named = np.concatenate([self._ids[touched][old], np.array(found.ids, object)])
+        sequence = _order(queries, scores, named)
+        starts = np.searchsorted(queries[sequence], np.append(touched, len(self._scores)))
         rank = np.arange(len(sequence)) - np.repeat(starts[:-1], np.diff(starts))
-        sequence, rank = sequence[rank < k], rank[rank < k]
-        to = queries[sequence], rank
-        for state, values in (
-            (self._scores, scores),
-            (self._rows, rows),
-            (self._exact, exact),
-            (self._ids, named),
-        ):
-            state[to] = values[sequence]
-
-    def _settle(
-        self,
-        queries: NDArray[np.int64],
-        scores: NDArray[np.float64],
-        rows: NDArray[np.int64],
-        exact: NDArray[np.bool_],
-    ) -> None:
-        """Make exact, in place, the scores that are too near to others of their query for float64 to tell."""
-        sequence = rule_order(scores, np.zeros(len(scores), np.int64), queries)
-        near = (np.diff(queries[sequence]) == 0) & (-np.diff(scores[sequence]) <= self._doubt)
-        at = np.concatenate([[False], near]) | np.concatenate([near, [False]])
-        todo = sequence[at & ~exact[sequence]]
-        known: dict[tuple[int, bytes], float] = {}  # bytewise equal vectors have equal scores: a model may tie a lot
-        for i in sorted(todo.tolist(), key=rows.__getitem__):  # shard by shard
-            vector = self._vector(int(rows[i]))
-            key = int(queries[i]), vector.tobytes()
-            if key not in known:
-                known[key] = exact_score(self._queries[queries[i]], vector)
-            scores[i] = known[key]
-        exact[todo] = True
-
-    def _vector(self, row: int) -> Matrix:
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        vector: Matrix = self._matrix(number)[row - self._starts[number]]
-        return vector
-
-    def _matrix(self, number: int) -> Matrix:
-        if getattr(self, "_mapped", None) != number:
-            self._mapped, self._held = number, self._shards[number].matrix()
-        return self._held
-
-    @staticmethod
-    def _order(queries: NDArray[np.int64], scores: NDArray[np.float64], ids: NDArray[np.object_]) -> NDArray[np.int64]:
-        """By query and the ranking rule; of the ids only those are compared whose scores tie."""
-        order = np.zeros(len(scores), np.int64)
-        sequence = rule_order(scores, order, queries)
-        tied = (np.diff(queries[sequence]) == 0) & (np.diff(scores[sequence]) == 0)
-        some = sequence[np.concatenate([[False], tied]) | np.concatenate([tied, [False]])]
-        order[some] = tie_order(ids[some].tolist())
-        return rule_order(scores, order, queries)
+        best = rank < self._scores.shape[1]
+        to = queries[sequence[best]], rank[best]
+        self._scores[to], self._ids[to] = scores[sequence[best]], named[sequence[best]]
 
     def lists(self) -> list[list[str]]:
         """The doc_ids of each query's first passages."""
-        return [list(ids[: int((rows >= 0).sum())]) for ids, rows in zip(self._ids, self._rows, strict=True)]
+        return [[doc_id for doc_id in line if doc_id] for line in self._ids.tolist()]
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """All there is to go on from."""
         ids = "\n".join(self._ids.ravel().tolist()).encode()
-        return {
-            "scores": self._scores,
-            "rows": self._rows,
-            "exact": self._exact,
-            "ids": np.frombuffer(ids, np.uint8),
-            "doubt": np.array(self._doubt),
-        }
+        return {"scores": self._scores, "ids": np.frombuffer(ids, np.uint8)}
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
         """Go on from what `state` gave."""
-        self._scores, self._rows, self._exact = (np.array(state[name]) for name in ("scores", "rows", "exact"))
+        self._scores = np.array(state["scores"])
         names = state["ids"].tobytes().decode().split("\n")
         self._ids = np.array(names if self._ids.size else [], object).reshape(self._ids.shape)
-        self._doubt = float(state["doubt"])
+
+
+def _order(queries: NDArray[np.int64], scores: NDArray[np.float64], ids: NDArray[np.object_]) -> NDArray[np.int64]:
+    """By query and the ranking rule; of the ids only those are compared whose scores tie."""
+    order = np.zeros(len(scores), np.int64)
+    sequence = rule_order(scores, order, queries)
+    tied = (np.diff(queries[sequence]) == 0) & (np.diff(scores[sequence]) == 0)
+    some = sequence[np.concatenate([[False], tied]) | np.concatenate([tied, [False]])]
+    order[some] = tie_order(ids[some].tolist())
+    return rule_order(scores, order, queries)

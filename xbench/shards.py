@@ -4,96 +4,31 @@ A shard is `rows` passages of one corpus file, from `start` on. Which batches it
 nothing but the shard, so a killed and resumed run ends with the same bytes, and any machine can encode any shard.
 """
 
-import hashlib
-import io
 import itertools
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench.batches import WINDOW, Batch, Window, Work, batches, encode_batch, prepare_ahead
+from xbench.batches import WINDOW, Batch, Window, Work, batches, check_width, encode_batch, prepare_ahead
+from xbench.distant import Distant
 from xbench.encode import full_identity, text_key
-from xbench.errors import DataError, IntegrityError
+from xbench.errors import DataError
+from xbench.folders import Folder, describe
 from xbench.models import Encoder
 from xbench.progress import log, track
 from xbench.records import Corpus, CorpusFile, Passage
-from xbench.storage import atomic, fingerprint, sha256, storage
-from xbench.store import UNKNOWN, Cut, describe
-from xbench.strictjson import read_json
+from xbench.shard import Shard, stored_shard, stored_shards, write_shard
+from xbench.storage import fingerprint
+from xbench.store import UNKNOWN, Cut
+from xbench.workers import Here, Workers
 
 SCHEMA = 1  # raised when the layout of a shard or the plan of its batches changes: old shards are then unread
 ROWS = 1 << 16
-CARD = ("start", "rows", "last", "dimension", "vectors", "ids", "cut")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Passages `start` to `start + rows` of a corpus file on disk: `card` and the two files that it names.
-
-    `vectors` and `ids` are the SHA-256 of these: a .npy of float32 (rows, d), and UTF-8 text with a doc_id a line.
-    """
-
-    card: Path
-    source: Path
-    start: int
-    rows: int
-    last: bool  # of its file
-    dimension: int
-    vectors: str
-    ids: str
-    cut: Cut | None  # None where the model does not tell
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """The files by the SHA-256 they must have. Named by it: two runs never write different bytes under one name."""
-        stem, folder = self.card.stem, self.card.parent
-        return {
-            self.vectors: folder / f"{stem}-{self.vectors[:16]}.npy",
-            self.ids: folder / f"{stem}-{self.ids[:16]}.ids",
-        }
-
-    def verify(self) -> None:
-        """Read the files and compare their hashes.
-
-        Raises:
-            IntegrityError: one is damaged.
-            StorageError: one cannot be read.
-        """
-        for expected, path in self.files.items():
-            if (found := sha256(path)) != expected:
-                raise IntegrityError(f"{path} is damaged: found sha256 {found}; delete it and run again")
-
-    def matrix(self) -> NDArray[np.float32]:
-        """float32 (rows, d), mapped from the file."""
-        path = self.files[self.vectors]
-        if not self.rows:
-            return np.empty((0, self.dimension), np.float32)
-        with storage(path, "read"):
-            # As a plain array: what is computed from a memmap would be one too.
-            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-
-    def doc_ids(self) -> list[str]:
-        """(rows,) of the passages."""
-        path = self.files[self.ids]
-        with storage(path, "read"):
-            found = path.read_bytes().decode().split("\n")[:-1]
-        if len(found) != self.rows:
-            raise IntegrityError(f"{path}: found {len(found)} ids of {self.rows} passages; delete it and run again")
-        return found
-
-    def some_ids(self, rows: NDArray[np.int64]) -> list[str]:
-        """The doc_ids of some rows; of a few a tenth of the time that all take."""
-        path = self.files[self.ids]
-        with storage(path, "read"):
-            content = path.read_bytes()
-        ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n"))
-        starts = np.concatenate([[0], ends + 1])
-        return [content[starts[row] : ends[row]].decode() for row in rows.tolist()]
+Advance = Callable[[int], None]
 
 
 def shard_identity(model: Encoder, batch_tokens: int | None, shard_rows: int) -> dict[str, object]:
@@ -115,11 +50,24 @@ class Shards(NamedTuple):
         return None if len(told) < len(each) else Cut(sum(c.texts for c in told), sum(c.tokens for c in told))
 
 
+class Draft(NamedTuple):
+    """A shard to be encoded, with its passages: all that any process needs for it."""
+
+    folder: Folder
+    number: int  # in its file
+    source: Path
+    start: int
+    last: bool  # of its file
+    passages: list[Passage]
+    language: str
+    told: str  # the language as the model is told it
+
+
 class _File(NamedTuple):
     """A corpus file and its shards that are there, by number."""
 
     file: CorpusFile
-    folder: Path
+    folder: Folder
     shards: dict[int, Shard]
 
     @property
@@ -131,59 +79,83 @@ def encode_corpus(
     model: Encoder,
     language: str,
     corpus: Corpus,
-    cache: Path,
+    root: Folder,
     *,
     shard_rows: int = ROWS,
     batch_tokens: int | None = None,
+    workers: Workers | None = None,
 ) -> Shards:
     """The shards of a corpus, in its order; those that are there are verified, the others encoded.
 
     A file whose shards are all there is not read. Of texts that are equal within a shard one is encoded.
-    Held at once: the texts and ids of two shards, the vectors of one (of two, if it has equal texts).
+    Held at once: the texts and ids of two shards, the vectors of one (of two, if it has equal texts). With workers
+    of a cluster each of them holds that much; here are the texts of as many shards as they encode, and of two more.
 
     Args:
-        model: the encoder.
+        model: the encoder; one that is `Distant` needs the workers that it is on.
         language: of all passages.
         corpus: its files are known by their hashes.
-        cache: the folder of all stores.
+        root: the folder of all shards.
         shard_rows: passages a shard; part of the store's key.
         batch_tokens: as in `encode.encode`.
+        workers: by default this process.
 
     Raises:
         DataError: the number of passages is not the expected one; besides what `corpus.read` raises.
         ModelOutputError: as in `encode.encode`.
         IntegrityError, StorageError: a shard is damaged or cannot be read or written.
+        IncompleteError: as `Workers.map`.
     """
-    identity = shard_identity(model, batch_tokens, shard_rows)
-    folder = cache / "shards" / fingerprint(identity)
-    describe(folder, identity)
+    workers = workers or Here()
+    files = find_files(model, language, corpus, root, shard_rows, batch_tokens)
+    there = [shard for file in files for shard in file.shards.values()]
+    verify(there, language, workers)
+    rows = sum(shard.rows for shard in there)
+    dimension = next((shard.dimension for shard in there if shard.rows), None)
     told = language if model.told_language else ""
-    files = [_stored(file, folder / _key(file, corpus.form, told), shard_rows) for file in corpus.files]
-    with track(f"encoding {language}", len(corpus), "passages") as advance:
-        there = [shard for file in files for shard in file.shards.values()]
-        for shard in there:
-            shard.verify()
-            advance(shard.rows)
-        dimension = next((shard.dimension for shard in there if shard.rows), None)
-        drafts = _drafts([file for file in files if not file.complete], corpus, shard_rows)
-        windows = (window for draft in drafts for window in draft.windows(language, told))
-        for window, prepared in prepare_ahead(model, windows):
-            draft, low, ends = window.of
-            for places in batches(model, window, prepared, batch_tokens or model.batch_tokens):
-                batch = encode_batch(model, window, prepared, places, dimension)
-                dimension = batch.vectors.shape[1]
-                draft.put(low, batch)
-                advance(len(places))
-            if ends:
-                shard = draft.write(shard_rows)
-                draft.file.shards[draft.number] = shard
-                advance(shard.rows - draft.distinct)
+    by_folder = {file.folder: file for file in files}
+    with track(f"encoding {language}", max(0, len(corpus) - rows), "passages") as advance:
+        drafts = _drafts([file for file in files if not file.complete], corpus, shard_rows, language, told)
+        for shard in _encoded(model, drafts, batch_tokens, dimension, workers, advance):
+            by_folder[shard.folder].shards[shard.number] = shard
+            if shard.rows:
+                dimension = dimension or shard.dimension
+                check_width(model.name, shard.dimension, dimension, f"{shard.source}, row {shard.start + 1}")
     shards = [file.shards[number] for file in files for number in sorted(file.shards)]
     if (found := sum(shard.rows for shard in shards)) != len(corpus):
         where = f"{corpus.files[0].path.parent}: " if corpus.files else ""
         raise DataError(f"{where}{language}: found {found} passages, expected {len(corpus)}; is a file missing?")
     log.info("%s: %d passages in %d shards, %d of them new", language, found, len(shards), len(shards) - len(there))
-    return Shards(shards, found - sum(shard.rows for shard in there))
+    return Shards(shards, found - rows)
+
+
+def find_files(
+    model: Encoder, language: str, corpus: Corpus, root: Folder, shard_rows: int, batch_tokens: int | None
+) -> list[_File]:
+    """The files of a corpus, each with its shards that are there, not verified.
+
+    Raises:
+        IntegrityError, StorageError: as `encode_corpus`.
+    """
+    identity = shard_identity(model, batch_tokens, shard_rows)
+    folder = root / fingerprint(identity)
+    describe(folder, identity)
+    told = language if model.told_language else ""
+    folders = [folder / _key(file, corpus.form, told) for file in corpus.files]
+    return [_File(f, own, stored_shards(own, f.path)) for f, own in zip(corpus.files, folders, strict=True)]
+
+
+def verify(shards: Sequence[Shard], language: str, workers: Workers) -> None:
+    """Read shards and compare their hashes."""
+    if shards:
+        with track(f"verifying {language}", sum(shard.rows for shard in shards), "passages") as advance:
+            for rows in workers.map(_verify, None, shards):
+                advance(rows)
+
+
+def _verify(_: None, shard: Shard) -> int:
+    shard.verify()
+    return shard.rows
 
 
 def _key(file: CorpusFile, form: str, told: str) -> str:
@@ -191,31 +163,16 @@ def _key(file: CorpusFile, form: str, told: str) -> str:
     return fingerprint({"file": file.sha256, "form": form, "language": told})[:32]
 
 
-def _stored(file: CorpusFile, folder: Path, shard_rows: int) -> _File:
-    """What is there of a file. A shard whose card has lost a file, such as a damaged one, is not."""
-    found = _File(file, folder, {})
-    with storage(folder, "read"):
-        cards = sorted(folder.glob("*.json"))
-    for card in cards:
-        content: Any = read_json(card)
-        if not isinstance(content, dict) or content.pop("sha256", None) != fingerprint(content):
-            raise IntegrityError(f"{card} is damaged; delete it and run again")
-        content["cut"] = None if content["cut"] is None else Cut(*content["cut"])
-        shard = Shard(card, file.path, **content)
-        if all(path.is_file() for path in shard.files.values()):
-            found.shards[shard.start // shard_rows] = shard
-    return found
-
-
-def _drafts(files: Sequence[_File], corpus: Corpus, shard_rows: int) -> Iterator["_Draft"]:
+def _drafts(files: Sequence[_File], corpus: Corpus, shard_rows: int, language: str, told: str) -> Iterator[Draft]:
     """The shards that are missing, each with its passages; a file is read no further than to its last one."""
     for file in files:
         there = dict(file.shards)  # of now: what is missing grows less meanwhile
         after = next((number + 1 for number, shard in there.items() if shard.last), None)
         left = None if after is None else max(number for number in range(after) if number not in there)
-        for number, (rows, last) in enumerate(_chunks(corpus.read(file.file.path), shard_rows)):
+        path = file.file.path
+        for number, (rows, last) in enumerate(_chunks(corpus.read(path), shard_rows)):
             if number not in there:
-                yield _Draft(file, number, rows, last)
+                yield Draft(file.folder, number, path, number * shard_rows, last, rows, language, told)
             if number == left:
                 break
 
@@ -231,29 +188,97 @@ def _chunks(rows: Iterator[Passage], size: int) -> Iterator[tuple[list[Passage],
             return
 
 
-class _Draft:
+def _encoded(
+    model: Encoder,
+    drafts: Iterator[Draft],
+    batch_tokens: int | None,
+    dimension: int | None,
+    workers: Workers,
+    advance: Advance,
+) -> Iterator[Shard]:
+    """The shards of drafts, as they are done."""
+    if not isinstance(model, Distant):
+        yield from encode_drafts(model, drafts, batch_tokens, dimension, advance)
+        return
+    for shard in workers.map(encode_draft, (model, batch_tokens), _read_ahead(drafts)):
+        advance(shard.rows)
+        yield shard
+
+
+def _read_ahead(drafts: Iterator[Draft]) -> Iterator[Draft]:
+    """A thread reads the next draft while the last one is on its way: no worker waits for a file."""
+    with ThreadPoolExecutor(1) as executor:
+        future = executor.submit(next, drafts, None)
+        while (draft := future.result()) is not None:
+            future = executor.submit(next, drafts, None)
+            yield draft
+
+
+def encode_draft(how: tuple[Distant, int | None], draft: Draft) -> Shard:
+    """On a worker: one shard, unless a worker that was lost had written it."""
+    model, batch_tokens = how
+    if (found := stored_shard(draft.folder, draft.source, draft.number)) is not None:
+        return found
+    (shard,) = encode_drafts(model.load(), [draft], batch_tokens)
+    return shard
+
+
+def encode_drafts(
+    model: Encoder,
+    drafts: Iterator[Draft] | Sequence[Draft],
+    batch_tokens: int | None = None,
+    dimension: int | None = None,
+    advance: Advance = lambda _: None,
+) -> Iterator[Shard]:
+    """Encode and write shards, in order; while one is encoded, a thread reads and tokenizes what follows.
+
+    Args:
+        model: the encoder.
+        drafts: iterated by that thread.
+        batch_tokens: as in `encode.encode`.
+        dimension: of vectors that are there already, if there are any.
+        advance: called with each number of passages done.
+
+    Raises:
+        ModelOutputError, StorageError: as `encode_corpus`.
+    """
+    windows = (window for draft in drafts for window in _Making(draft).windows())
+    for window, prepared in prepare_ahead(model, windows):
+        making, low, ends = window.of
+        for places in batches(model, window, prepared, batch_tokens or model.batch_tokens):
+            batch = encode_batch(model, window, prepared, places, dimension)
+            dimension = batch.vectors.shape[1]
+            making.put(low, batch)
+            advance(len(places))
+        if ends:
+            shard = making.write()
+            advance(shard.rows - making.distinct)
+            yield shard
+
+
+class _Making:
     """A shard that is being encoded."""
 
-    def __init__(self, file: _File, number: int, passages: list[Passage], last: bool):
-        self.file, self.number, self.last = file, number, last
-        self._passages = passages  # until its windows are made
+    def __init__(self, draft: Draft):
+        self._draft = draft
         self._ids: list[str] = []
         self._vectors = np.empty((0, 0), np.float32)
         self._lost = np.zeros(0, np.int64)
         self._slots = np.zeros(0, np.int64)  # (rows,) of each passage the row of its vector
         self.distinct = 0
 
-    def windows(self, language: str, told: str) -> Iterator[Window]:
+    def windows(self) -> Iterator[Window]:
         """The distinct texts, WINDOW at a time; called by the thread that prepares, before anything is put."""
+        language, told, passages = self._draft.language, self._draft.told, self._draft.passages
         works: dict[bytes, Work] = {}
         places: dict[bytes, int] = {}
         slots = []
-        for doc_id, text in self._passages:
+        for doc_id, text in passages:
             key = text_key("passages", told, text)
             works.setdefault(key, Work(key, text, language, doc_id))
             slots.append(places.setdefault(key, len(places)))
-        self._ids = [passage.doc_id for passage in self._passages]
-        self._passages = []
+        self._ids = [passage.doc_id for passage in passages]
+        passages.clear()  # the distinct ones are held by the windows now
         self._slots, self.distinct = np.array(slots, np.int64), len(works)
         distinct = list(works.values())
         for low in range(0, max(1, len(distinct)), WINDOW):
@@ -268,33 +293,11 @@ class _Draft:
         self._vectors[places] = batch.vectors
         self._lost[places] = batch.lost
 
-    def write(self, shard_rows: int) -> Shard:
-        """Write the shard, its card last: where that is, the rest is."""
+    def write(self) -> Shard:
+        """Write the shard."""
         alike = self.distinct < len(self._slots)
-        vectors = self._vectors[self._slots] if alike else self._vectors
+        vectors: NDArray[np.float32] = self._vectors[self._slots] if alike else self._vectors
         lost = self._lost[self._slots]
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(vectors))
-        ids = "".join(f"{doc_id}\n" for doc_id in self._ids).encode()
-        digest = hashlib.sha256(header.getbuffer())
-        digest.update(vectors.data)
-        shard = Shard(
-            self.file.folder / f"{self.number:06d}.json",
-            self.file.file.path,
-            self.number * shard_rows,
-            len(self._ids),
-            self.last,
-            vectors.shape[1],
-            digest.hexdigest(),
-            hashlib.sha256(ids).hexdigest(),
-            None if UNKNOWN in lost else Cut(int((lost > 0).sum()), int(lost.sum())),
-        )
-        with atomic(shard.files[shard.vectors]) as file:
-            file.write(header.getbuffer())
-            file.write(vectors.data)
-        with atomic(shard.files[shard.ids]) as file:
-            file.write(ids)
-        content = {name: getattr(shard, name) for name in CARD}
-        with atomic(shard.card) as file:
-            file.write((json.dumps({**content, "sha256": fingerprint(content)}) + "\n").encode())
-        return shard
+        cut = None if UNKNOWN in lost else Cut(int((lost > 0).sum()), int(lost.sum()))
+        _, number, source, start, last, *_ = self._draft
+        return write_shard(self._draft.folder, number, source, start, last, vectors, self._ids, cut)

@@ -16,6 +16,7 @@ from xbench.models import ROLES, Encoder, Given, Role
 from xbench.ranking import Pool
 from xbench.records import Collection
 from xbench.task import Task
+from xbench.workers import Workers
 
 
 def languages_of(task: Task, collection: Collection) -> tuple[str, ...]:
@@ -50,10 +51,16 @@ def apart(encoded: Encoded, collections: Sequence[Collection]) -> Iterator[Encod
         yield encoded._replace(vectors=own)
 
 
-def vectors(model: Encoder | Given, collection: Collection, cache: Path, batch_tokens: int | None = None) -> Encoded:
+def vectors(
+    model: Encoder | Given,
+    collection: Collection,
+    cache: Path,
+    batch_tokens: int | None = None,
+    workers: Workers | None = None,
+) -> Encoded:
     """The vectors of all texts: encoded, from the cache, or given."""
     if not isinstance(model, Given):
-        return encode(model, collection, cache, batch_tokens)
+        return encode(model, collection, cache, batch_tokens, workers)
     encoded = Encoded({role: {} for role in ROLES}, 0, 0, 0, {role: {} for role in ROLES})
     dimensions: dict[int, str] = {}
     for role in ROLES:

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench.errors import IntegrityError, ModelOutputError
+from xbench.folders import LocalFolder, describe
 from xbench.storage import atomic, sha256, storage
-from xbench.strictjson import read_json
 
 # Raised when the layout of the store or the plan of the batches changes: old vectors are then unread.
 SCHEMA = 2
@@ -24,22 +23,6 @@ class Cut(NamedTuple):
 
     texts: int
     tokens: int
-
-
-def describe(folder: Path, identity: dict[str, object]) -> None:
-    """Say in `folder/model.json` whose vectors a folder holds, or make sure that it says so.
-
-    Raises:
-        IntegrityError: the folder belongs to another model.
-        StorageError: it cannot be read or written.
-    """
-    card = folder / "model.json"
-    text = json.dumps(identity, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    if not card.is_file():
-        with atomic(card) as file:
-            file.write(text.encode())
-    elif read_json(card) != json.loads(text):
-        raise IntegrityError(f"{card} describes another model than this fingerprint; delete {folder}")
 
 
 class Store:
@@ -60,7 +43,7 @@ class Store:
         self.folder = folder
         self._shards: dict[str, NDArray[np.void]] = {}
         self._places: dict[bytes, tuple[str, int]] = {}
-        describe(folder, identity)
+        describe(LocalFolder(folder), identity)
         self.refresh()
 
     def refresh(self) -> None:

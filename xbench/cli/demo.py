@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from xbench.cli.options import evaluate_and_show, result_options, show_tables
+from xbench.cli.evaluating import evaluate_and_show
+from xbench.cli.options import result_options, show_tables
 
 
 @click.command("demo")

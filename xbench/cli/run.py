@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
+from xbench.cli.evaluating import evaluate_and_show
 from xbench.cli.options import (
     data_option,
-    evaluate_and_show,
     group_options,
     large_options,
     measures_option,
@@ -14,6 +14,7 @@ from xbench.cli.options import (
     result_options,
     vary_options,
 )
+from xbench.cli.placing import ray_options
 
 
 @click.command("run")
@@ -34,6 +35,7 @@ from xbench.cli.options import (
 @data_option
 @model_options
 @large_options
+@ray_options
 @result_options
 def command(model: str, **options: Any) -> None:
     """Evaluate MODEL on tasks: encode, index, rank, score; write the results, print the tables.

@@ -1,0 +1,16 @@
+"""How much memory this process has taken."""
+
+import sys
+from pathlib import Path
+
+
+def peak_mb() -> int | None:
+    """Largest resident memory so far, in MB of 2^20 bytes, where the platform tells."""
+    if sys.platform == "win32":
+        return None
+    if sys.platform == "linux":  # whose ru_maxrss begins with that of the process that started this one
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").split("\n")
+        return next((int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM:")), None)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
