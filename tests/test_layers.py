@@ -28,7 +28,9 @@ LAYERS = [
     ["apart", "batches", "census", "distant", "encode", "index", "shard", "shards", "store"],
     ["approximate", "sharded"],
     [
+        "ahead",
         "cutoff",
+        "estimate",
         "evaluate",
         "export",
         "firsts",

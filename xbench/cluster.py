@@ -125,8 +125,9 @@ class RayWorkers:
     def _room(self) -> int:
         return _fit(self._nodes(), self.processors, self.gpus)
 
-    def _limit(self) -> int:
-        """How many tasks may be under way; nodes come and go."""
+    @property
+    def size(self) -> int:
+        """How many work at once; nodes come and go."""
         if self._workers:
             return self._workers
         if time.monotonic() - self._looked > LOOK:
@@ -149,7 +150,7 @@ class RayWorkers:
         over = object()
         try:
             while True:
-                while len(running) < self._limit() and (item := next(waiting, over)) is not over:
+                while len(running) < self.size and (item := next(waiting, over)) is not over:
                     running.append(task.remote(common, item))
                 if not running:
                     return

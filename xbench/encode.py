@@ -99,6 +99,19 @@ def cached(identity: dict[str, object], collection: Collection, cache: Path) -> 
     raise IncompleteError(f"{folder}: lacks the vectors of {fewest} texts")
 
 
+def missing(model: Encoder, collection: Collection, cache: Path, batch_tokens: int | None = None) -> tuple[int, int]:
+    """How many distinct texts a collection has, and how many of them the store lacks.
+
+    Raises:
+        IntegrityError, StorageError: it is damaged or cannot be read.
+    """
+    keys = _distinct(_keys(collection, told=model.told_language))
+    identity = full_identity(model, batch_tokens)
+    folder = cache / "vectors" / fingerprint(identity)
+    store = Store(folder, identity) if folder.is_dir() else ()
+    return len(keys), sum(key not in store for key in keys)
+
+
 Keys = dict[Role, dict[str, list[bytes]]]
 
 

@@ -11,6 +11,10 @@ R = TypeVar("R")
 class Workers(Protocol):
     """Processes that each do one thing at a time."""
 
+    @property
+    def size(self) -> int:
+        """How many work at once, as it is now."""
+
     def map(self, function: Callable[[S, T], R], shared: S, items: Iterable[T]) -> Iterator[R]:
         """`function(shared, item)` of every item, as they are done.
 
@@ -33,6 +37,8 @@ class Workers(Protocol):
 
 class Here:
     """This process."""
+
+    size = 1
 
     def map(self, function: Callable[[S, T], R], shared: S, items: Iterable[T]) -> Iterator[R]:
         """As `Workers` has it, in order."""

@@ -14,6 +14,7 @@ COMMANDS = {
     "bias": "How far the language of a passage decides its rank, in a stored result.",
     "check": "The CI gate: fail on a regression.",
     "compare": "Compare stored results: intervals, paired tests, what could have been seen.",
+    "encode": "Encode the texts of tasks: vectors in the cache, or in shards.",
     "data": "Get and check the sources of tasks.",
     "demo": "The whole job on the bundled task: no network, under a minute.",
     "export": "Write TREC runs and qrels of a stored result.",

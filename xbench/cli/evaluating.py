@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xbench.cli.options import as_large, command_line, show_result, varied
+from xbench.cli.options import as_large, command_line, show_result, show_tables, varied
 from xbench.cli.placing import placed, shards_folder
 from xbench.sources import default_cache
 
@@ -37,11 +37,13 @@ def evaluate_and_show(
     workers: int | None = None,
     gpus_per_worker: float | None = None,
     shards: str | None = None,
+    dry_run: bool = False,
     **options: Any,
 ) -> "list[Result]":
     """Evaluate, write each result as soon as it is there, print its tables; returns the results."""
     from xbench.catalogue import parse_all
     from xbench.errors import UsageError
+    from xbench.estimate import estimate
     from xbench.evaluate import Plan, evaluate
     from xbench.export import export_qrels, export_runs
     from xbench.groups import groupings
@@ -72,6 +74,9 @@ def evaluate_and_show(
             given |= {"languages": languages, "setting": settings, "by": by, "groups": group_files, **asked, **options}
             words = command_line("run", loaded.name, said, given)
             plan = Plan(default_cache(), data, offline, threads, words, folder_of_shards, others)
+            if dry_run:
+                show_tables(estimate(loaded, task, plan, large, batch_tokens), format_ if format_ != "json" else None)
+                continue
             result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens, groups=own, large=large)
             show_result(result, task, output, format_)
             results.append(result)

@@ -41,6 +41,15 @@ def ray_options(function: Command) -> Command:
     return function
 
 
+def dry_run_option(function: Command) -> Command:
+    """`--dry-run`."""
+    return click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Show shards, bytes, memory and hours, from a measured sample; encode nothing.",
+    )(function)
+
+
 @contextlib.contextmanager
 def placed(
     model: str, options: "Options", ray: str | None, workers: int | None, gpus_per_worker: float | None

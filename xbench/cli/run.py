@@ -14,7 +14,7 @@ from xbench.cli.options import (
     result_options,
     vary_options,
 )
-from xbench.cli.placing import ray_options
+from xbench.cli.placing import dry_run_option, ray_options
 
 
 @click.command("run")
@@ -36,6 +36,7 @@ from xbench.cli.placing import ray_options
 @model_options
 @large_options
 @ray_options
+@dry_run_option
 @result_options
 def command(model: str, **options: Any) -> None:
     """Evaluate MODEL on tasks: encode, index, rank, score; write the results, print the tables.
