@@ -120,8 +120,8 @@ def _held(texts: Texts) -> list[str]:
 
 def _first_texts(texts: Texts) -> dict[str, list[Passage]]:
     """The sample of each language."""
-    corpora: Mapping[str, Iterable[Passage]]
-    corpora = texts.large.collection.large if texts.large else texts.held.passages
+    large: Mapping[str, Iterable[Passage]] = texts.large.collection.large if texts.large else {}
+    corpora: Mapping[str, Iterable[Passage]] = large or texts.held.passages
     found = {a: list(itertools.islice(some, WARM + SAMPLE)) for a, some in corpora.items()}
     return {a: some for a, some in found.items() if some}
 

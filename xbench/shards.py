@@ -107,6 +107,8 @@ def encode_corpus(
         IncompleteError: as `Workers.map`.
     """
     workers = workers or Here()
+    identity = shard_identity(model, batch_tokens, shard_rows)
+    describe(root / fingerprint(identity), identity)
     files = find_files(model, language, corpus, root, shard_rows, batch_tokens)
     there = [shard for file in files for shard in file.shards.values()]
     verify(there, language, workers)
@@ -137,9 +139,7 @@ def find_files(
     Raises:
         IntegrityError, StorageError: as `encode_corpus`.
     """
-    identity = shard_identity(model, batch_tokens, shard_rows)
-    folder = root / fingerprint(identity)
-    describe(folder, identity)
+    folder = root / fingerprint(shard_identity(model, batch_tokens, shard_rows))
     told = language if model.told_language else ""
     folders = [folder / _key(file, corpus.form, told) for file in corpus.files]
     return [_File(f, own, stored_shards(own, f.path)) for f, own in zip(corpus.files, folders, strict=True)]
