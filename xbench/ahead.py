@@ -65,9 +65,8 @@ def encode_task(model: Encoder, task: Task, plan: "Plan", large: Large, batch_to
     for role in ROLES:
         for language, vectors in encoded.vectors[role].items():
             if len(vectors):
-                rows.append(
-                    [role, language, len(vectors), None, vectors.nbytes / 1e6, *_cut(encoded.cut[role][language])]
-                )
+                cut = _cut(encoded.cut[role][language])
+                rows.append([role, language, len(vectors), None, vectors.nbytes / 1e6, *cut])
     for language, some in shards.items():
         size = sum(4 * shard.rows * shard.dimension for shard in some)
         count = sum(shard.rows for shard in some)

@@ -23,7 +23,7 @@ from xbench.memory import peak_mb
 from xbench.models import Encoder
 from xbench.progress import log
 from xbench.ranking import TILE_BYTES, Pool, passages_above
-from xbench.records import Judged, Passage
+from xbench.records import Corpus, Judged, Passage
 from xbench.shards import Draft, encode_drafts, find_files
 from xbench.tables import Table, Value
 from xbench.task import Task
@@ -77,7 +77,8 @@ def estimate(model: Encoder, task: Task, plan: "Plan", large: Large, batch_token
     if lacking or not texts.large:
         rows.append(["all", "held", len(_held(texts)), lacking, None, 4 * lacking * one.dimension / MB])
         seconds, left_of_all = lacking / rate, lacking
-    for language, corpus in texts.large.collection.large.items() if texts.large else ():
+    corpora: Mapping[str, Corpus] = texts.large.collection.large if texts.large else {}
+    for language, corpus in corpora.items():
         root = plan.shards or LocalFolder(plan.cache / "shards")
         files = find_files(model, language, corpus, root, large.rows, batch_tokens)
         there = sum(shard.rows for file in files for shard in file.shards.values())
