@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from xbench.errors import IntegrityError, StorageError, UsageError, XbenchError
 from xbench.storage import atomic, sha256, storage
-from xbench.strictjson import parse_json
 
 Bytes = NDArray[np.uint8]
 
@@ -96,9 +95,8 @@ class RemoteFolder:
         return f"{self.url}/{name}"
 
     def names(self) -> set[str]:
-        """As they are now: what fsspec remembers of a folder may be what it was."""
+        """As they are now."""
         with self._access("", "read") as (files, path):
-            files.invalidate_cache()
             try:
                 found = files.ls(path, detail=True)
             except FileNotFoundError:
@@ -133,7 +131,9 @@ class RemoteFolder:
 
         url = f"{self.url}/{name}" if name else self.url
         try:
-            yield fsspec.url_to_fs(url)
+            files, path = fsspec.url_to_fs(url)
+            files.invalidate_cache()  # what it remembers of a folder may be what was there before others wrote
+            yield files, path
         except XbenchError:
             raise
         except ImportError as error:
@@ -156,7 +156,7 @@ def open_folder(where: str | Path) -> Folder:
     url = where.rstrip("/")
     protocol = url.partition("://")[0]
     if protocol in ("file", "local"):
-        return LocalFolder(Path(url.partition("://")[2]))
+        return LocalFolder(Path(url.partition("://")[2]).absolute())
     try:
         fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
@@ -172,8 +172,17 @@ def describe(folder: Folder, identity: dict[str, object]) -> None:
         StorageError: it cannot be read or written.
     """
     text = json.dumps(identity, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    where = folder.where("model.json")
     if "model.json" not in folder.names():
         folder.write("model.json", [text.encode()])
-    elif parse_json(folder.read("model.json").tobytes(), where) != json.loads(text):
+    elif _parsed(folder.read("model.json")) != json.loads(text):
+        where = folder.where("model.json")
         raise IntegrityError(f"{where} describes another model than this fingerprint; delete its folder")
+
+
+def _parsed(content: Bytes) -> object:
+    """None for what is not JSON: it is damaged."""
+    try:
+        found: object = json.loads(content.tobytes())
+    except ValueError:
+        return None
+    return found

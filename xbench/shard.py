@@ -14,7 +14,6 @@ from xbench.errors import IntegrityError
 from xbench.folders import Folder
 from xbench.storage import fingerprint
 from xbench.store import Cut
-from xbench.strictjson import parse_json
 
 CARD = ("start", "rows", "last", "dimension", "vectors", "ids", "cut")
 
@@ -148,7 +147,10 @@ def card_name(number: int) -> str:
 
 
 def _read_card(folder: Folder, name: str, source: Path) -> Shard:
-    content: Any = parse_json(folder.read(name).tobytes(), folder.where(name))
+    try:
+        content: Any = json.loads(folder.read(name).tobytes())
+    except ValueError:  # not JSON, or not UTF-8
+        content = None
     if not isinstance(content, dict) or content.pop("sha256", None) != fingerprint(content):
         raise IntegrityError(f"{folder.where(name)} is damaged; delete it and run again")
     content["cut"] = None if content["cut"] is None else Cut(*content["cut"])
