@@ -8,6 +8,8 @@ import contextlib
 import logging
 import os
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -47,15 +49,31 @@ def connected(address: str) -> Iterator[Any]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # sends nothing anywhere
     _reach(address)
-    try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, configure_logging=False)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise _nobody(address, error) from error
-    log.info("connected to Ray %s: %d nodes", ray.__version__, sum(node["Alive"] for node in ray.nodes()))
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    output: Any = _Output(sys.stdout)
+    with contextlib.redirect_stdout(output):
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, configure_logging=False)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise _nobody(address, error) from error
+        log.info("connected to Ray %s: %d nodes", ray.__version__, sum(node["Alive"] for node in ray.nodes()))
+        try:
+            yield ray
+        finally:
+            with contextlib.redirect_stdout(sys.stderr):  # what Ray has kept back
+                ray.shutdown()
+
+
+class _Output:
+    """Standard output for this thread alone: where a worker is lost, a thread of Ray's prints that to it, amid results.
+
+    What other threads print goes to standard error.
+    """
+
+    def __init__(self, own: Any):
+        self._own, self._thread = own, threading.get_ident()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own if threading.get_ident() == self._thread else sys.stderr, name)
 
 
 def _reach(address: str) -> None:

@@ -63,8 +63,9 @@ def placed(
     from xbench.models import load
 
     if ray is None:
-        if given := [name for name, value in (("workers", workers), ("gpus-per-worker", gpus_per_worker)) if value]:
-            raise UsageError(f"--{given[0]} is for a cluster: give --ray too")
+        for name, value in (("workers", workers), ("gpus-per-worker", gpus_per_worker)):
+            if value is not None:
+                raise UsageError(f"--{name} is for a cluster: give --ray too")
         yield load(model, options), None
         return
     from xbench.cluster import RayWorkers, connected
