@@ -20,7 +20,7 @@ from xbench.evaluate import TOP
 from xbench.folders import LocalFolder
 from xbench.large import Large
 from xbench.memory import peak_mb
-from xbench.models import Encoder
+from xbench.models import ROLES, Encoder
 from xbench.progress import log
 from xbench.ranking import TILE_BYTES, Pool, passages_above
 from xbench.records import Corpus, Judged, Passage
@@ -75,7 +75,8 @@ def estimate(model: Encoder, task: Task, plan: "Plan", large: Large, batch_token
     left_of_all, bytes_of_all, seconds = 0, 0.0, 0.0
     _, lacking = missing(model, texts.held, plan.cache, batch_tokens)
     if lacking or not texts.large:
-        rows.append(["all", "held", len(_held(texts)), lacking, None, 4 * lacking * one.dimension / MB])
+        count = sum(len(some) for role in ROLES for some in texts.held.rows(role).values())
+        rows.append(["all", "held", count, lacking, None, 4 * lacking * one.dimension / MB])
         seconds, left_of_all = lacking / rate, lacking
     corpora: Mapping[str, Corpus] = texts.large.collection.large if texts.large else {}
     for language, corpus in corpora.items():
@@ -112,11 +113,6 @@ def estimate(model: Encoder, task: Task, plan: "Plan", large: Large, batch_token
 def _span(seconds: float) -> tuple[float, str]:
     """Seconds, or hours where these are more than a few minutes."""
     return (seconds, "s") if seconds < 600 else (seconds / 3600, "h")
-
-
-def _held(texts: Texts) -> list[str]:
-    held = texts.held
-    return [row.text for rows in (*held.queries.values(), *held.passages.values()) for row in rows]
 
 
 def _first_texts(texts: Texts) -> dict[str, list[Passage]]:
