@@ -25,7 +25,7 @@ LAYERS = [
     ["arithmetic", "bias", "catalogue", "fusion", "measures", "paired", "ranking", "ranks", "stats", "top", "trec"],
     ["groups", "intervals", "modelindex", "mteb", "parquet", "results", "sources", "tables", "task", "tasks"],
     ["models", "readers"],
-    ["apart", "batches", "census", "distant", "encode", "index", "shard", "shards", "store"],
+    ["apart", "batches", "census", "distant", "drafts", "encode", "index", "shard", "shards", "store"],
     ["approximate", "sharded"],
     [
         "ahead",

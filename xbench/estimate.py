@@ -15,6 +15,7 @@ import numpy as np
 
 from xbench.ahead import Texts, read_texts
 from xbench.distant import Distant
+from xbench.drafts import Draft, encode_drafts
 from xbench.encode import missing
 from xbench.evaluate import TOP
 from xbench.folders import LocalFolder
@@ -24,7 +25,7 @@ from xbench.models import ROLES, Encoder
 from xbench.progress import log
 from xbench.ranking import TILE_BYTES, Pool, passages_above
 from xbench.records import Corpus, Judged, Passage
-from xbench.shards import Draft, encode_drafts, find_files
+from xbench.shards import find_files
 from xbench.tables import Table, Value
 from xbench.task import Task
 from xbench.threads import cores
@@ -79,10 +80,11 @@ def estimate(model: Encoder, task: Task, plan: "Plan", large: Large, batch_token
         rows.append(["all", "held", count, lacking, None, 4 * lacking * one.dimension / MB])
         seconds, left_of_all = lacking / rate, lacking
     corpora: Mapping[str, Corpus] = texts.large.collection.large if texts.large else {}
+    root = plan.shards or LocalFolder(plan.cache / "shards")
+    all_files = find_files(model, corpora, root, large.rows, batch_tokens)
     for language, corpus in corpora.items():
-        root = plan.shards or LocalFolder(plan.cache / "shards")
-        files = find_files(model, language, corpus, root, large.rows, batch_tokens)
-        there = sum(shard.rows for file in files for shard in file.shards.values())
+        files = [file for file in all_files if file.language == language]
+        there = sum(file.rows for file in files)
         left = len(corpus) - there
         # Every file ends with a shard of its own, so this is the least.
         shards = max(len(corpus.files), -(-len(corpus) // large.rows)) - sum(len(file.shards) for file in files)

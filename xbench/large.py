@@ -21,7 +21,7 @@ from xbench.ranks import RankTable
 from xbench.records import Cell, Collection, Judged
 from xbench.shard import Shard
 from xbench.sharded import Ranks, search
-from xbench.shards import ROWS, encode_corpus
+from xbench.shards import ROWS, encode_corpora
 from xbench.workers import Here, Workers
 
 
@@ -71,24 +71,22 @@ def encode_all(
 
     Raises:
         UsageError: an index that FAISS cannot make of the model's vectors.
-        XbenchError: as `encode.encode` and `shards.encode_corpus`.
+        XbenchError: as `encode.encode` and `shards.encode_corpora`.
     """
     encoded = encode(model, collection._replace(passages={}), cache, batch_tokens, workers)
     if large.variant.factory != FLAT:  # before hours of encoding, not after
         for queries in encoded.vectors["queries"].values():
             Approximate.check(large.variant.factory, queries.shape[1], large.variant.nprobe)
     root = shards or LocalFolder(cache / "shards")
-    all_: dict[str, list[Shard]] = {}
-    for language, corpus in collection.large.items():
-        options: dict[str, Any] = {"shard_rows": large.rows, "batch_tokens": batch_tokens, "workers": workers}
-        found = encode_corpus(model, language, corpus, root, **options)
-        all_[language] = found.shards
-        encoded.cut["passages"][language] = found.cut
-        rows = sum(shard.rows for shard in found.shards)
+    options: dict[str, Any] = {"shard_rows": large.rows, "batch_tokens": batch_tokens, "workers": workers}
+    found = encode_corpora(model, collection.large, root, **options)
+    for language, some in found.items():
+        encoded.cut["passages"][language] = some.cut
+        rows = sum(shard.rows for shard in some.shards)
         encoded = encoded._replace(
-            texts=encoded.texts + rows, distinct=encoded.distinct + rows, encoded=encoded.encoded + found.encoded
+            texts=encoded.texts + rows, distinct=encoded.distinct + rows, encoded=encoded.encoded + some.encoded
         )
-    return encoded, all_
+    return encoded, {language: some.shards for language, some in found.items()}
 
 
 def rank(
