@@ -64,7 +64,8 @@ def evaluate_and_show(
         parts = loaded.parts if isinstance(loaded, Fusion) else (loaded,)
         if batch_tokens and not any(isinstance(part, Encoder) for part in parts):
             raise UsageError(f"model {model!r} takes no --batch-tokens: nothing is encoded")
-        writable(output)  # before hours of encoding, not after
+        if not dry_run:
+            writable(output)  # before hours of encoding, not after
         for task in chosen:
             source_paths(task, data, offline=offline)
         if any(re.search("@[0-9a-f]{40}$", part.name) for part in parts):  # commits, for the branch or tag asked for
