@@ -60,7 +60,7 @@ def test_of_a_task_that_is_held(own_cache: Path, capsys: pytest.CaptureFixture[s
     (timing,) = tmp_path.glob("*/mini.timing.json")
     assert code == 0 and json.loads(timing.read_text())["texts_encoded"] == 0
     code, out, _ = run(capsys, "run", "hash", "-t", "mini", "-o", tmp_path / "nothing", "--dry-run")
-    assert [row for row in cells(out) if row[:2] == ["all", "held"]][0][3] == "0"
+    assert next(row for row in cells(out) if row[:2] == ["all", "held"])[3] == "0"
     assert not (tmp_path / "nothing").exists()
 
 
