@@ -65,7 +65,7 @@ def describe(device: str | None) -> str:
     import torch
 
     found = _device(device)
-    return f"torch {found}" + (f" ({torch.cuda.get_device_name(found)})" if found.type == "cuda" else "")
+    return f"torch {device}" + (f" ({torch.cuda.get_device_name(found)})" if found.type == "cuda" else "")
 
 
 @contextmanager
@@ -101,6 +101,8 @@ def _device(name: str) -> torch.device:
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if (device.index or 0) >= count:
         raise UsageError(f"search device {name!r}: torch sees {count} CUDA devices here; search without, or on another")
+    if device.type == "cuda" and device.index is None:  # the current one is another in another thread
+        device = torch.device("cuda", torch.cuda.current_device())
     return device
 
 
@@ -242,7 +244,8 @@ class Accelerator:
         for piece, start, end, at in self._tile(low, high):
             for first in range(start, end, step):
                 rows = self.pool.pieces[piece][first : min(first + step, end)]
-                out[at + first - start : at + first - start + len(rows)] = torch.tensor(rows)
+                to = at + first - start
+                out[to : to + len(rows)].copy_(torch.tensor(rows))
         return out
 
 
