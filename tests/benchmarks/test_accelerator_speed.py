@@ -22,9 +22,9 @@ from xbench.top import first_passages
 DIMENSION, QUERIES, RELEVANT, DEPTH, ROUNDS = 768, 2_000, 3, 100, 5
 
 
-def clock(function: Callable[[], Any]) -> tuple[float, Any]:
+def clock(search: Callable[[str | None], Any], device: str | None) -> tuple[float, Any]:
     start = time.perf_counter()
-    done = function()
+    done = search(device)
     return time.perf_counter() - start, done
 
 
@@ -34,9 +34,9 @@ def test_a_shard_on_a_device_and_by_numpy() -> None:
     queries, passages = (rng.standard_normal((n, DIMENSION), dtype=np.float32) for n in (QUERIES, ROWS))
     for matrix in (queries, passages):
         matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    pool = Pool([passages], [f"{row:06}" for row in range(ROWS)])
-    rows = rng.integers(0, ROWS, QUERIES * RELEVANT)
+    rows = rng.choice(ROWS, QUERIES * RELEVANT, replace=False)
     passages[rows] += np.repeat(queries, RELEVANT, axis=0) / 5  # they come among the first, as those of a model do
+    pool = Pool([passages], [f"{row:06}" for row in range(ROWS)])
     judged = Judged(np.arange(0, len(rows) + 1, RELEVANT), rows, np.ones(len(rows), np.int64))
     device = find() or "cpu"
     searches: dict[str, Callable[[str | None], Any]] = {
@@ -48,7 +48,7 @@ def test_a_shard_on_a_device_and_by_numpy() -> None:
         search(device)  # once, for what starts only once
         ratios = []
         for _ in range(ROUNDS):
-            (numpy, expected), (torch, found) = (clock(lambda where=w: search(where)) for w in (None, device))
+            (numpy, expected), (torch, found) = (clock(search, where) for where in (None, device))
             assert found.tobytes() == expected.tobytes()
             ratios.append(torch / numpy)
             print(f"{name}: numpy {numpy:.2f} s, device {torch:.2f} s")
