@@ -79,8 +79,11 @@ def test_counts_are_those_of_a_slow_sort(kind: str, d: int, device: str, monkeyp
 @pytest.mark.parametrize("kind", KINDS)
 def test_little_room_changes_no_count(kind: str, d: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     products, put = spy(monkeypatch, accelerator, "_product"), spy(monkeypatch, ranking._Block, "_put")
+    gathered, select = [], torch.Tensor.index_select
+    monkeypatch.setattr(torch.Tensor, "index_select", lambda *a: (out := select(*a), gathered.append(out.numel()))[0])
     case = make(kind, d)
     found, share = count(case, device=device), 1500
+    assert 24 * max(gathered) <= 2 * 4 * share
     for left, right, out in products[1:]:  # after the first, which tests the device
         assert out.numel() <= share and left.numel() <= share and right.numel() <= 2 * share
     assert len(products) > 8
@@ -225,7 +228,7 @@ def test_products_that_waver_within_the_band_move_nothing(device: str, monkeypat
     assert found.tolist() == [slow_order(query, passages, doc_ids)[:50] for query in queries]
 
 
-@pytest.mark.parametrize("scale", [(1e-19, 1e-19), (1e-38, 1), (1, 3e-39), (1e-22, 1e-17)])
+@pytest.mark.parametrize("scale", [(1e-19, 1e-19), (1e-38, 1), (1, 3e-39), (1e-39, 1e4), (1e-22, 1e-17)])
 def test_devices_may_take_tiny_numbers_for_nothing(
     scale: tuple[float, float], device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

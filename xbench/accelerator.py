@@ -140,14 +140,14 @@ _IEEE = _Ieee()
 def _product(left: Tensor, right: Tensor, out: Tensor) -> None:
     """The product (n, d) x (m, d) into `out` (n, m) from parts of SPLIT dimensions, as `arithmetic.multiply`.
 
-    Each part is a product of its own: added to `out` by the library, its sum might go on from there.
+    Each part is a product of its own: added to `out` by the library, its sum might go on from there. A model's autocast
+    is its thread's own, and does not reach the threads of a search.
     """
     import torch
 
-    with torch.autocast(left.device.type, enabled=False):
-        torch.mm(left[:, :SPLIT], right[:, :SPLIT].T, out=out)
-        for low in range(SPLIT, left.shape[1], SPLIT):
-            out += torch.mm(left[:, low : low + SPLIT], right[:, low : low + SPLIT].T)
+    torch.mm(left[:, :SPLIT], right[:, :SPLIT].T, out=out)
+    for low in range(SPLIT, left.shape[1], SPLIT):
+        out += torch.mm(left[:, low : low + SPLIT], right[:, low : low + SPLIT].T)
 
 
 def _refuse_reduced(device: torch.device) -> None:
