@@ -130,9 +130,9 @@ def rank(
             entries, found = job.search([language], 0)
             alone[entries] = found.above[:, 0]
     table = table._replace(above=above, alone=None if joint else alone)
-    about = {"index": variant.factory, "shards": sum(len(job.shards[a]) for a in searched)}
+    about: dict[str, Any] = {"index": variant.factory, "shards": sum(len(job.shards[a]) for a in searched)}
     if variant.factory == FLAT:
-        return Found(table, {}, about)
+        return Found(table, {}, about | {"engine": ", ".join(sorted(job.engines))})
     about |= {"nprobe": variant.nprobe or 1, "depth": variant.depth, "recall": {a: job.recall(a) for a in searched}}
     return Found(table, {cell.name: _unmatched(table, cell, variant.depth) for cell in pools.cells}, about)
 
@@ -160,6 +160,7 @@ class _Job:
             raise DataError(f"{len(missing)} judged passages are in no corpus, expected {pools.dangling}: {shown}")
         self.known = Known(doc_ids, np.concatenate([known.vectors for known in each]))
         self.table = _table(pools, self.shards, [*doc_ids, *missing], judged)
+        self.engines: set[str] = set()  # of exact searches
         self._indexes: dict[str, Approximate] = {}
 
     def asked(self, language: str) -> list[str]:
@@ -188,7 +189,9 @@ class _Job:
         total, what = sum(shard.rows for some in groups for shard in some), "+".join(searched)
         with track(f"searching {what}", total, "passages") as advance:
             options: dict[str, Any] = {"threads": self.threads, "advance": advance, "workers": self.workers}
-            return entries, search(queries, groups, judged, known, k, self.folder, **options)
+            found = search(queries, groups, judged, known, k, self.folder, **options)
+            self.engines |= found.engines
+            return entries, found
 
     def recall(self, language: str) -> dict[str, float | int]:
         """Of the index of a language, for the queries that search it."""
