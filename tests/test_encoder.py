@@ -24,6 +24,22 @@ def test_token_ids_are_the_tokenizers_own(minilm: Path, length: int) -> None:
         assert trainee.tokenize(TEXTS, role) == wanted  # type: ignore[arg-type]
 
 
+def test_a_tokenizer_stays_as_it_is(minilm: Path) -> None:
+    """It is saved with the model, also after a run whose texts were in the cache, where nothing was tokenized."""
+    for cut, pad in ((False, False), (True, False), (True, True)):
+        trainee = Trainee(SentenceTransformer(str(minilm), device="cpu"), Model("minilm", max_length=8))
+        backend = trainee.module.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        if cut:
+            backend.enable_truncation(50, stride=2, strategy="only_first", direction="left")
+        if pad:
+            backend.enable_padding(pad_id=3, pad_token="[X]", length=40, direction="left")
+        before = backend.to_str()
+        assert max(len(ids) for ids in trainee.tokenize(TEXTS, "queries")) == 8
+        assert backend.to_str() == before
+
+
 def test_vectors_are_its_own(minilm: Path) -> None:
     model = SentenceTransformer(str(minilm), device="cpu")
     trainee = Trainee(model, Model(base="x", max_length=64, prompt_query="query: "))

@@ -20,7 +20,7 @@ def test_log_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyP
         advance(3)
         raise ValueError
     assert [(record.name, record.getMessage()) for record in caplog.records] == [
-        ("xbench", "encoding queries: 10 of 40 texts, about 45 s left"),
-        ("xbench", "encoding queries: 20 of 40 texts, about 60 s left"),
+        ("xbench", "encoding queries: 10 of 40 texts, 0.7 a second, about 45 s left"),
+        ("xbench", "encoding queries: 20 of 40 texts, 0.3 a second, about 60 s left"),
         ("xbench", "encoding queries: 20 of 40 texts in 60.0 s"),
     ]

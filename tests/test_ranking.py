@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xbench import ranking
+from xbench import counting, ranking
+from xbench.arithmetic import multiply
 from xbench.errors import ModelOutputError
 from xbench.ranking import Pool, error_band, float64_doubt, grid, largest_norm, passages_above, tie_order
 from xbench.records import Judged
@@ -153,8 +154,9 @@ def test_counts_are_those_of_a_slow_sort(kind: str, d: int, monkeypatch: pytest.
     np.testing.assert_array_equal(count(case), expected)
     assert (len(bands) == 0) == (kind in ("grid", "integers"))  # which float32 adds up without rounding
     assert len(sums) > 20 or kind not in ("signed zeros", "shuffled") or d == 1
-    for name, value in {"SEGMENT": 24, "TILE_BYTES": 12800, "GROUP_BYTES": 500, "PENDING": 5}.items():
+    for name, value in {"SEGMENT": 24, "TILE_BYTES": 12800, "PENDING": 5}.items():
         monkeypatch.setattr(ranking, name, value)  # many small segments, tiles, groups and decisions
+    monkeypatch.setattr(counting, "GROUP_BYTES", 500)
     monkeypatch.setattr(ranking, "hash", lambda row: 0, raising=False)  # that they collide makes no ties
     np.testing.assert_array_equal(count(case), expected)
     monkeypatch.setattr(ranking, "grid", lambda matrix: None)
@@ -264,7 +266,7 @@ def test_bands_hold_for_sums_in_any_order(make: Make, d: int) -> None:
         one_by_one, pairwise = [query @ passage for passage in passages], (query * passages).sum(axis=1)
         for sums in ((matrix @ passages.T)[0], one_by_one, pairwise, from_left(query, passages, np.float32)):
             assert np.abs(np.asarray(sums, np.float64) - true).max() <= error_band(d, *norms)
-        ranking.multiply(matrix, passages, product := np.empty((65, 64), np.float32))
+        multiply(matrix, passages, product := np.empty((65, 64), np.float32))
         assert np.abs(product[0].astype(np.float64) - true).max() <= error_band(d, *norms, split=True)
 
 

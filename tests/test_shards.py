@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from test_encode import Counting, small_disk  # noqa: F401
 
-from xbench import batches, shards
+from xbench import batches, drafts
 from xbench.errors import DataError, IntegrityError, ModelOutputError, StorageError
 from xbench.folders import LocalFolder
 from xbench.records import Corpus, CorpusFile, Passage
@@ -159,7 +159,7 @@ def test_windows_and_the_thread_that_reads(tmp_path: Path, monkeypatch: pytest.M
     """Several windows a shard; errors of the reader come through."""
     some = corpus(tmp_path, (23,))
     whole = encode_corpus(Counting(), "a", some, LocalFolder(tmp_path / "c"), shard_rows=10)
-    monkeypatch.setattr(shards, "WINDOW", 3)
+    monkeypatch.setattr(drafts, "WINDOW", 3)
     parts = encode_corpus(Counting(), "a", some, LocalFolder(tmp_path / "d"), shard_rows=10)
     assert [s.vectors for s in parts.shards] == [s.vectors for s in whole.shards]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_ranking import KINDS, copies, make, normal, slow_order, spy
 
-from xbench import top
+from xbench import counting
 from xbench.ranking import Pool
 from xbench.top import first_passages
 
@@ -40,13 +40,13 @@ def test_equal_vectors_that_a_product_makes_unequal_stand_by_doc_id(monkeypatch:
     rng = np.random.default_rng(0)
     queries, passages = normal(rng, 9, 48), np.repeat(normal(rng, 30, 48), 4, axis=0)
     doc_ids = [f"{i:03}" for i in rng.permutation(120)]
-    multiply = top.multiply
+    multiply = counting.multiply
 
     def wavering(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         multiply(a, b, out)
         out *= 1 + rng.integers(-1, 2, out.shape).astype(np.float32) * np.float32(2**-23)
 
-    monkeypatch.setattr(top, "multiply", wavering)
+    monkeypatch.setattr(counting, "multiply", wavering)
     found = first_passages([queries], Pool([passages], doc_ids), 50)
     assert found.tolist() == [slow_order(query, passages, doc_ids)[:50] for query in queries]
 

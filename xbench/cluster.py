@@ -89,7 +89,8 @@ def _reach(address: str) -> None:
 def _nobody(address: str, error: Exception) -> UsageError:
     reason = " ".join(str(error).split())[:200]
     return UsageError(
-        f"--ray {address}: no Ray cluster there ({reason}); start one with `ray start --head`, or give --ray local"
+        f"--ray {address}: no Ray cluster there ({reason}); start one with `ray start --head`, or give --ray local; "
+        "if it asks for a token, set RAY_AUTH_MODE=token"
     )
 
 

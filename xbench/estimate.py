@@ -15,16 +15,17 @@ import numpy as np
 
 from xbench.ahead import Texts, read_texts
 from xbench.distant import Distant
+from xbench.drafts import Draft, encode_drafts
 from xbench.encode import missing
 from xbench.evaluate import TOP
 from xbench.folders import LocalFolder
 from xbench.large import Large
 from xbench.memory import peak_mb
-from xbench.models import Encoder
+from xbench.models import ROLES, Encoder
 from xbench.progress import log
 from xbench.ranking import TILE_BYTES, Pool, passages_above
 from xbench.records import Corpus, Judged, Passage
-from xbench.shards import Draft, encode_drafts, find_files
+from xbench.shards import find_files
 from xbench.tables import Table, Value
 from xbench.task import Task
 from xbench.threads import cores
@@ -75,13 +76,15 @@ def estimate(model: Encoder, task: Task, plan: "Plan", large: Large, batch_token
     left_of_all, bytes_of_all, seconds = 0, 0.0, 0.0
     _, lacking = missing(model, texts.held, plan.cache, batch_tokens)
     if lacking or not texts.large:
-        rows.append(["all", "held", len(_held(texts)), lacking, None, 4 * lacking * one.dimension / MB])
+        count = sum(len(some) for role in ROLES for some in texts.held.rows(role).values())
+        rows.append(["all", "held", count, lacking, None, 4 * lacking * one.dimension / MB])
         seconds, left_of_all = lacking / rate, lacking
     corpora: Mapping[str, Corpus] = texts.large.collection.large if texts.large else {}
+    root = plan.shards or LocalFolder(plan.cache / "shards")
+    all_files = find_files(model, corpora, root, large.rows, batch_tokens)
     for language, corpus in corpora.items():
-        root = plan.shards or LocalFolder(plan.cache / "shards")
-        files = find_files(model, language, corpus, root, large.rows, batch_tokens)
-        there = sum(shard.rows for file in files for shard in file.shards.values())
+        files = [file for file in all_files if file.language == language]
+        there = sum(file.rows for file in files)
         left = len(corpus) - there
         # Every file ends with a shard of its own, so this is the least.
         shards = max(len(corpus.files), -(-len(corpus) // large.rows)) - sum(len(file.shards) for file in files)
@@ -112,11 +115,6 @@ def estimate(model: Encoder, task: Task, plan: "Plan", large: Large, batch_token
 def _span(seconds: float) -> tuple[float, str]:
     """Seconds, or hours where these are more than a few minutes."""
     return (seconds, "s") if seconds < 600 else (seconds / 3600, "h")
-
-
-def _held(texts: Texts) -> list[str]:
-    held = texts.held
-    return [row.text for rows in (*held.queries.values(), *held.passages.values()) for row in rows]
 
 
 def _first_texts(texts: Texts) -> dict[str, list[Passage]]:

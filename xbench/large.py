@@ -21,7 +21,7 @@ from xbench.ranks import RankTable
 from xbench.records import Cell, Collection, Judged
 from xbench.shard import Shard
 from xbench.sharded import Ranks, search
-from xbench.shards import ROWS, encode_corpus
+from xbench.shards import ROWS, encode_corpora
 from xbench.workers import Here, Workers
 
 
@@ -71,24 +71,22 @@ def encode_all(
 
     Raises:
         UsageError: an index that FAISS cannot make of the model's vectors.
-        XbenchError: as `encode.encode` and `shards.encode_corpus`.
+        XbenchError: as `encode.encode` and `shards.encode_corpora`.
     """
     encoded = encode(model, collection._replace(passages={}), cache, batch_tokens, workers)
     if large.variant.factory != FLAT:  # before hours of encoding, not after
         for queries in encoded.vectors["queries"].values():
             Approximate.check(large.variant.factory, queries.shape[1], large.variant.nprobe)
     root = shards or LocalFolder(cache / "shards")
-    all_: dict[str, list[Shard]] = {}
-    for language, corpus in collection.large.items():
-        options: dict[str, Any] = {"shard_rows": large.rows, "batch_tokens": batch_tokens, "workers": workers}
-        found = encode_corpus(model, language, corpus, root, **options)
-        all_[language] = found.shards
-        encoded.cut["passages"][language] = found.cut
-        rows = sum(shard.rows for shard in found.shards)
+    options: dict[str, Any] = {"shard_rows": large.rows, "batch_tokens": batch_tokens, "workers": workers}
+    found = encode_corpora(model, collection.large, root, **options)
+    for language, some in found.items():
+        encoded.cut["passages"][language] = some.cut
+        rows = sum(shard.rows for shard in some.shards)
         encoded = encoded._replace(
-            texts=encoded.texts + rows, distinct=encoded.distinct + rows, encoded=encoded.encoded + found.encoded
+            texts=encoded.texts + rows, distinct=encoded.distinct + rows, encoded=encoded.encoded + some.encoded
         )
-    return encoded, all_
+    return encoded, {language: some.shards for language, some in found.items()}
 
 
 def rank(
@@ -132,9 +130,9 @@ def rank(
             entries, found = job.search([language], 0)
             alone[entries] = found.above[:, 0]
     table = table._replace(above=above, alone=None if joint else alone)
-    about = {"index": variant.factory, "shards": sum(len(job.shards[a]) for a in searched)}
+    about: dict[str, Any] = {"index": variant.factory, "shards": sum(len(job.shards[a]) for a in searched)}
     if variant.factory == FLAT:
-        return Found(table, {}, about)
+        return Found(table, {}, about | {"engine": ", ".join(sorted(job.engines))})
     about |= {"nprobe": variant.nprobe or 1, "depth": variant.depth, "recall": {a: job.recall(a) for a in searched}}
     return Found(table, {cell.name: _unmatched(table, cell, variant.depth) for cell in pools.cells}, about)
 
@@ -162,6 +160,7 @@ class _Job:
             raise DataError(f"{len(missing)} judged passages are in no corpus, expected {pools.dangling}: {shown}")
         self.known = Known(doc_ids, np.concatenate([known.vectors for known in each]))
         self.table = _table(pools, self.shards, [*doc_ids, *missing], judged)
+        self.engines: set[str] = set()  # of exact searches
         self._indexes: dict[str, Approximate] = {}
 
     def asked(self, language: str) -> list[str]:
@@ -190,7 +189,9 @@ class _Job:
         total, what = sum(shard.rows for some in groups for shard in some), "+".join(searched)
         with track(f"searching {what}", total, "passages") as advance:
             options: dict[str, Any] = {"threads": self.threads, "advance": advance, "workers": self.workers}
-            return entries, search(queries, groups, judged, known, k, self.folder, **options)
+            found = search(queries, groups, judged, known, k, self.folder, **options)
+            self.engines |= found.engines
+            return entries, found
 
     def recall(self, language: str) -> dict[str, float | int]:
         """Of the index of a language, for the queries that search it."""

@@ -13,15 +13,17 @@ the price of the product.
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from xbench.arithmetic import Matrix, error_band, exact_score, float64_doubt, grid, largest_norm, multiply, scratch
+from xbench.accelerator import WORKERS, accelerated
+from xbench.arithmetic import Matrix, error_band, exact_score, float64_doubt, grid, largest_norm
+from xbench.counting import Bounds, Engine, Processor, Segment
 from xbench.errors import ModelOutputError
 from xbench.records import Judged
 from xbench.threads import cores
@@ -32,8 +34,6 @@ TILE_BYTES = 512 * 13_100 * 4
 PENDING = 1 << 18
 # Rows of a segment: flags are added up eight a word in bytes, so at most 255 words.
 SEGMENT = 255 * 8
-# Flags compared in one call: few calls, since threads queue for the interpreter between them.
-GROUP_BYTES = 1 << 21
 
 
 def tie_order(doc_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -72,15 +72,6 @@ def rule_ranks(scores: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray
     ranks = np.empty(scores.shape, np.int64)
     np.put_along_axis(ranks, places, np.arange(1, len(order) + 1)[None], axis=1)
     return ranks
-
-
-class Segment(NamedTuple):
-    """Rows `low:high` of a piece, at column `start` (a multiple of 8) of a tile's scores."""
-
-    piece: int
-    low: int
-    high: int
-    start: int
 
 
 class Pool:
@@ -134,11 +125,11 @@ class Pool:
         found.order, found.groups = self.order[:size], self.groups[:size]
         return found
 
-    def tiles(self, columns: int, pieces: int | None = None) -> list[list["Segment"]]:
-        """Cut the first pieces into runs of about `columns` rows, each of segments of one piece."""
+    def tiles(self, columns: int) -> list[list[Segment]]:
+        """Cut the pool into runs of about `columns` rows, each of segments of one piece."""
         tiles: list[list[Segment]] = [[]]
         used = 0
-        for i, piece in enumerate(self.pieces[:pieces]):
+        for i, piece in enumerate(self.pieces):
             for low in range(0, len(piece), SEGMENT):
                 if used >= columns:
                     tiles.append([])
@@ -146,7 +137,7 @@ class Pool:
                 high = min(len(piece), low + SEGMENT)
                 tiles[-1].append(Segment(i, low, high, used))
                 used += -(-(high - low) // 8) * 8
-        return tiles
+        return [tile for tile in tiles if tile]
 
     def dot(self, queries: Matrix, q: NDArray[np.int64], p: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n,) dot products of rows `q` of `queries` with pool rows `p`, summed in float64."""
@@ -202,6 +193,22 @@ def exact_in_float32(queries: Sequence[Matrix], pool: Pool) -> bool:
     return None not in grids and norm * 4.0 ** max(g or 0 for g in grids) <= 2.0**24
 
 
+@contextmanager
+def search_engine(device: str | None, pool: Pool, threads: int | None) -> Iterator[tuple[Engine, ThreadPoolExecutor]]:
+    """Where to multiply and compare, and the threads to do it: NumPy's, or a torch device's (see `accelerator`).
+
+    Raises:
+        UsageError: a device that torch does not have, or on which no score can be trusted.
+    """
+    if device is not None:
+        with accelerated(pool, device) as engine, ThreadPoolExecutor(WORKERS) as executor:
+            yield engine, executor
+        return
+    # Threads over blocks with a single-threaded product each: counting then runs in parallel too.
+    with threadpool_limits(1), ThreadPoolExecutor(threads or cores()) as executor:
+        yield Processor(pool, TILE_BYTES), executor
+
+
 def passages_above(
     queries: Sequence[Matrix],
     pool: Pool,
@@ -210,6 +217,7 @@ def passages_above(
     pieces: int | None = None,
     threads: int | None = None,
     block: int | None = None,
+    device: str | None = None,
 ) -> NDArray[np.int32]:
     """How many passages of each piece of the pool stand above each relevant passage.
 
@@ -222,31 +230,32 @@ def passages_above(
         judged: which pool rows are relevant to which query.
         pieces: count passages of this many of the first pieces alone; by default of all.
         threads: how many threads; by default all processors. Never changes a count.
-        block: queries per matrix product; by default as many as TILE_BYTES hold. Never changes a count.
+        block: queries per matrix product; by default as many as TILE_BYTES, or a device, hold. Never changes a count.
+        device: where torch multiplies and compares, as "cuda"; None: NumPy does. Never changes a count.
 
     Returns:
         int32 (nnz, pieces), rows as in `judged.rows`.
 
     Raises:
         ModelOutputError: norms so large that a score overflows float32.
+        UsageError: as `search_engine`.
     """
     above = np.zeros((len(judged.rows), len(pool.pieces[:pieces])), np.int32)
-    width = max(1, min(len(pool), TILE_BYTES // 4 // 64))
-    block = block or max(1, TILE_BYTES // 4 // width)
     norm = float(np.max([0.0, *map(largest_norm, queries)])) * pool.norm
     if not norm < 1e38:
         raise ModelOutputError(f"vector norms multiply to {norm:g}: scores overflow float32; normalise the vectors")
     exact = exact_in_float32(queries, pool)
-    tiles = pool.tiles(width, pieces)
-    jobs, first = [], 0
-    for matrix in queries:
-        even = -(-len(matrix) // max(1, -(-len(matrix) // block)))  # no small block at the end
-        for i in range(0, len(matrix), max(1, even)):
-            jobs.append(_Block(matrix[i : i + even], first + i, pool, judged, above, exact))
-        first += len(matrix)
-    # Threads over blocks with a single-threaded product each: counting then runs in parallel too.
-    with threadpool_limits(1), ThreadPoolExecutor(threads or cores()) as executor:
-        for _ in executor.map(lambda job: job.count(tiles), jobs):
+    with search_engine(device, pool.head(above.shape[1]), threads) as (engine, executor):
+        width = max(1, min(len(pool), engine.columns))
+        block = block or engine.block(width)
+        tiles = engine.tiles(width)
+        jobs, first = [], 0
+        for matrix in queries:
+            even = -(-len(matrix) // max(1, -(-len(matrix) // block)))  # no small block at the end
+            for i in range(0, len(matrix), max(1, even)):
+                jobs.append(_Block(matrix[i : i + even], first + i, pool, judged, above, exact))
+            first += len(matrix)
+        for _ in executor.map(lambda job: job.count(tiles, engine), jobs):
             pass
     return above
 
@@ -264,7 +273,7 @@ class _Block:
         self.undecided: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         self.pending = 0
 
-    def count(self, tiles: list[list[Segment]]) -> None:
+    def count(self, tiles: list[list[Segment]], engine: Engine) -> None:
         """Count what float32 decides, tile by tile, and decide the rest."""
         if not len(self.rows):
             return
@@ -274,53 +283,16 @@ class _Block:
         self.doubt = float64_doubt(dimension, norm * self.pool.norm)
         low = high = self.scores.astype(np.float32)
         if not self.exact:  # rounded outwards, so that the band stays as wide in float32
-            band = error_band(dimension, norm, self.pool.norm, split=True)
+            band = error_band(dimension, norm, self.pool.norm, split=True) + engine.slack(norm, self.pool.norm)
             low = np.nextafter((self.scores - band).astype(np.float32), np.float32(-np.inf))
             high = np.nextafter((self.scores + band).astype(np.float32), np.float32(np.inf))
-        # One row a query, filled up with a score that no passage is above.
-        self.entry = np.full((len(self.queries), int(self.place.max()) + 1), -1)
-        self.entry[self.query_of, self.place] = np.arange(len(self.rows))
-        rows = [np.where(self.entry < 0, np.float32(np.inf), bound[self.entry])[:, :, None] for bound in (low, high)]
+        bounds = Bounds(self.query_of, self.place, low, high, self.pool.order[self.rows], self.exact)
+        counter = engine.counter(self.queries, bounds)
         for tile in tiles:
-            self._count_tile(tile, *rows)
+            counts = counter.count(tile, self._put)
+            for k, segment in enumerate(tile):
+                self.above[:, segment.piece] += counts[:, k]
         self._decide()
-
-    def _count_tile(self, tile: list[Segment], low: Matrix, high: Matrix) -> None:
-        width = -(-(tile[-1].start + tile[-1].high - tile[-1].low) // 8) * 8
-        scores = scratch("scores", (len(self.queries), 1, width), np.float32)
-        pool_row = np.zeros(width, np.int64)
-        for piece, lo, hi, start in tile:
-            multiply(self.queries, self.pool.pieces[piece][lo:hi], scores[:, 0, start : start + hi - lo])
-            scores[:, 0, start + hi - lo : -(-(start + hi - lo) // 8) * 8] = -np.inf  # padding is above nothing
-            pool_row[start : start + hi - lo] = np.arange(lo, hi) + self.pool.offsets[piece]
-        starts = np.array([segment.start // 8 for segment in tile])
-        order = self.pool.order[pool_row]
-        mine = np.where(self.entry < 0, -1, self.pool.order[self.rows][self.entry])[:, :, None]
-        counts = np.empty((*self.entry.shape, len(tile)), np.uint64)
-        group = max(1, GROUP_BYTES // (self.entry.shape[1] * width))
-        flags = scratch("flags", (3, group, self.entry.shape[1], width), np.bool_)
-        for first in range(0, len(scores), group):
-            part = slice(first, first + group)
-            above, maybe, later = flags[:, : len(scores[part])]
-            np.greater(scores[part], high[part], out=above)
-            if self.exact:
-                np.equal(scores[part], high[part], out=maybe)
-                np.greater(order, mine[part], out=later)
-                maybe &= later
-                above |= maybe
-            # Eight flags a word: the words of a segment add up in eight bytes that cannot overflow.
-            np.add.reduceat(above.view(np.uint64), starts, axis=2, out=counts[part])
-            if self.exact:
-                continue
-            np.greater(scores[part], low[part], out=maybe)
-            np.not_equal(maybe, above, out=maybe)
-            words = (maybe.view(np.uint64) != 0).reshape(-1).nonzero()[0]
-            hit, byte = maybe.reshape(-1, 8)[words].nonzero()
-            entry, column = np.divmod(words[hit] * 8 + byte, width)
-            self._put(self.entry[part].reshape(-1)[entry], pool_row[column])
-        in_segments = counts[self.entry >= 0].view(np.uint8).reshape(len(self.rows), len(tile), 8)
-        for k, segment in enumerate(tile):
-            self.above[:, segment.piece] += in_segments[:, k].sum(axis=1, dtype=np.int32)
 
     def _put(self, entry: NDArray[np.int64], row: NDArray[np.int64]) -> None:
         self.undecided.append((entry, row))

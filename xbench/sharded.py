@@ -11,14 +11,17 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xbench.accelerator import describe, find
 from xbench.arithmetic import Matrix, exact_score
 from xbench.census import Known
+from xbench.errors import UsageError
 from xbench.kept import keep, kept
+from xbench.progress import log
 from xbench.ranking import TILE_BYTES, Pool, passages_above, rule_order, tie_order
 from xbench.records import Judged
 from xbench.shard import Shard
@@ -36,6 +39,7 @@ class Ranks(NamedTuple):
 
     above: NDArray[np.int32]  # (nnz, groups) passages of each group of shards above each judged passage
     top: list[list[str]]  # of each query the doc_ids of the first k passages of all groups, best first
+    engines: frozenset[str] = frozenset()  # what multiplied and compared, as `accelerator.describe`
 
 
 class Asked(NamedTuple):
@@ -56,6 +60,7 @@ class Found(NamedTuple):
     query: NDArray[np.int64]  # (m,) of each of the first passages, query by query
     scores: NDArray[np.float64]  # (m,) by the ranking rule, to the last bit
     ids: list[str]  # (m,) doc_ids
+    engine: str  # as `accelerator.describe`
 
 
 def search(
@@ -96,10 +101,11 @@ def search(
     done = np.zeros(len(shards), np.bool_)
     k = min(k, sum(shard.rows for _, shard in shards))
     first = _First(len(queries), k)
+    engines: set[str] = set()
     file = folder / f"{_key(queries, groups, judged, known, k)}.npz"
     saved = time.monotonic()
     if (state := kept(file)) is not None:
-        done, above = state["done"], state["above"]
+        done, above, engines = state["done"], state["above"], set(_text(state["engines"]))
         first.restore(state)
     advance(sum(shard.rows for (_, shard), over in zip(shards, done, strict=True) if over))
 
@@ -111,13 +117,14 @@ def search(
     for found in (workers or Here()).map(search_shard, asked, left()):
         group, shard = shards[found.number]
         above[:, group] += found.above
+        engines.add(found.engine)
         first.add(found)
         done[found.number] = True
         advance(shard.rows)
         if done.all() or time.monotonic() - saved > KEEP_SECONDS:
-            keep(file, {"done": done, "above": above, **first.state()})
+            keep(file, {"done": done, "above": above, "engines": _bytes(sorted(engines)), **first.state()})
             saved = time.monotonic()
-    return Ranks(above, first.lists())
+    return Ranks(above, first.lists(), frozenset(engines))
 
 
 def _key(queries: Matrix, groups: Sequence[Sequence[Shard]], judged: Judged, known: Known, k: int) -> str:
@@ -139,22 +146,38 @@ def search_shard(asked: Asked, item: tuple[int, Shard, NDArray[np.float64]]) -> 
             its first k for certain.
     """
     number, shard, floor = item
-    queries, judged, known, k, threads = asked
     ids = shard.doc_ids()
-    pool = Pool([shard.matrix(), known.vectors], [*ids, *known.doc_ids])
-    even = -(-len(queries) // (threads or cores()))  # so that every thread has a block
-    block = max(1, min(TILE_BYTES // 4 // shard.rows, even))
+    pool = Pool([shard.matrix(), asked.known.vectors], [*ids, *asked.known.doc_ids])
+    device = find()
+    try:
+        return _search_pool(asked, number, pool, ids, floor, device)
+    except UsageError as error:
+        if device is None:
+            raise
+        log.warning("%s; NumPy searches", error)
+        return _search_pool(asked, number, pool, ids, floor, None)
+
+
+def _search_pool(
+    asked: Asked, number: int, pool: Pool, ids: Sequence[str], floor: NDArray[np.float64], device: str | None
+) -> Found:
+    queries, judged, _, k, threads = asked
+    options: dict[str, Any] = {"threads": threads, "device": device}
+    if device is None:
+        even = -(-len(queries) // (threads or cores()))  # so that every thread has a block
+        options["block"] = max(1, min(TILE_BYTES // 4 // len(ids), even))
     above = np.zeros(len(judged.rows), np.int32)
     if len(above):
-        here = judged._replace(rows=judged.rows + shard.rows)
-        above = passages_above([queries], pool, here, pieces=1, threads=threads, block=block)[:, 0]
+        here = judged._replace(rows=judged.rows + len(ids))
+        above = passages_above([queries], pool, here, pieces=1, **options)[:, 0]
+    engine = describe(device)
     if not k:
-        return Found(number, above, np.empty(0, np.int64), np.empty(0), [])
+        return Found(number, above, np.empty(0, np.int64), np.empty(0), [], engine)
     alone = pool.head(1)
-    rows = first_passages([queries], alone, k, floor=floor, threads=threads, block=block)
+    rows = first_passages([queries], alone, k, floor=floor, **options)
     query, place = np.nonzero(rows >= 0)
     row = rows[query, place].astype(np.int64)
-    return Found(number, above, query, _exact(queries, alone, query, row), [ids[i] for i in row.tolist()])
+    return Found(number, above, query, _exact(queries, alone, query, row), [ids[i] for i in row.tolist()], engine)
 
 
 def _exact(queries: Matrix, pool: Pool, query: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -200,14 +223,21 @@ class _First:
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """All there is to go on from."""
-        ids = "\n".join(self._ids.ravel().tolist()).encode()
-        return {"scores": self._scores, "ids": np.frombuffer(ids, np.uint8)}
+        return {"scores": self._scores, "ids": _bytes(self._ids.ravel().tolist())}
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
         """Go on from what `state` gave."""
         self._scores = np.array(state["scores"])
-        names = state["ids"].tobytes().decode().split("\n")
-        self._ids = np.array(names if self._ids.size else [], object).reshape(self._ids.shape)
+        names = _text(state["ids"]) if self._ids.size else []
+        self._ids = np.array(names, object).reshape(self._ids.shape)
+
+
+def _bytes(lines: Sequence[str]) -> NDArray[np.uint8]:
+    return np.frombuffer("\n".join(lines).encode(), np.uint8)
+
+
+def _text(content: NDArray[np.generic]) -> list[str]:
+    return content.tobytes().decode().split("\n")
 
 
 def _order(queries: NDArray[np.int64], scores: NDArray[np.float64], ids: NDArray[np.object_]) -> NDArray[np.int64]:

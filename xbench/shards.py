@@ -5,30 +5,26 @@ nothing but the shard, so a killed and resumed run ends with the same bytes, and
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from xbench.batches import WINDOW, Batch, Window, Work, batches, check_width, encode_batch, prepare_ahead
+from xbench.batches import check_width
 from xbench.distant import Distant
-from xbench.encode import full_identity, text_key
+from xbench.drafts import Advance, Draft, encode_drafts
+from xbench.encode import full_identity
 from xbench.errors import DataError
 from xbench.folders import Folder, describe
 from xbench.models import Encoder
 from xbench.progress import log, track
 from xbench.records import Corpus, CorpusFile, Passage
-from xbench.shard import Shard, stored_shard, stored_shards, write_shard
+from xbench.shard import Shard, stored_shard, stored_shards
 from xbench.storage import fingerprint
-from xbench.store import UNKNOWN, Cut
+from xbench.store import Cut
 from xbench.workers import Here, Workers
 
 SCHEMA = 1  # raised when the layout of a shard or the plan of its batches changes: old shards are then unread
 ROWS = 1 << 16
-Advance = Callable[[int], None]
 
 
 def shard_identity(model: Encoder, batch_tokens: int | None, shard_rows: int) -> dict[str, object]:
@@ -50,22 +46,10 @@ class Shards(NamedTuple):
         return None if len(told) < len(each) else Cut(sum(c.texts for c in told), sum(c.tokens for c in told))
 
 
-class Draft(NamedTuple):
-    """A shard to be encoded, with its passages: all that any process needs for it."""
-
-    folder: Folder
-    number: int  # in its file
-    source: Path
-    start: int
-    last: bool  # of its file
-    passages: list[Passage]
-    language: str
-    told: str  # the language as the model is told it
-
-
 class _File(NamedTuple):
     """A corpus file and its shards that are there, by number."""
 
+    language: str
     file: CorpusFile
     folder: Folder
     shards: dict[int, Shard]
@@ -74,18 +58,27 @@ class _File(NamedTuple):
     def complete(self) -> bool:
         return any(shard.last for shard in self.shards.values()) and max(self.shards) + 1 == len(self.shards)
 
+    @property
+    def rows(self) -> int:
+        """Passages in its shards."""
+        return sum(shard.rows for shard in self.shards.values())
 
-def encode_corpus(
+
+def encode_corpus(model: Encoder, language: str, corpus: Corpus, root: Folder, **options: Any) -> Shards:
+    """As `encode_corpora`, of one language."""
+    return encode_corpora(model, {language: corpus}, root, **options)[language]
+
+
+def encode_corpora(
     model: Encoder,
-    language: str,
-    corpus: Corpus,
+    corpora: Mapping[str, Corpus],
     root: Folder,
     *,
     shard_rows: int = ROWS,
     batch_tokens: int | None = None,
     workers: Workers | None = None,
-) -> Shards:
-    """The shards of a corpus, in its order; those that are there are verified, the others encoded.
+) -> dict[str, Shards]:
+    """The shards of corpora by language, in their order; those that are there are verified, the others encoded.
 
     A file whose shards are all there is not read. Of texts that are equal within a shard one is encoded.
     Held at once: the texts and ids of two shards, the vectors of one (of two, if it has equal texts). With workers
@@ -93,8 +86,7 @@ def encode_corpus(
 
     Args:
         model: the encoder; one that is `Distant` needs the workers that it is on.
-        language: of all passages.
-        corpus: its files are known by their hashes.
+        corpora: by language; their files are known by their hashes.
         root: the folder of all shards.
         shard_rows: passages a shard; part of the store's key.
         batch_tokens: as in `encode.encode`.
@@ -109,46 +101,66 @@ def encode_corpus(
     workers = workers or Here()
     identity = shard_identity(model, batch_tokens, shard_rows)
     describe(root / fingerprint(identity), identity)
-    files = find_files(model, language, corpus, root, shard_rows, batch_tokens)
+    files = find_files(model, corpora, root, shard_rows, batch_tokens)
     there = [shard for file in files for shard in file.shards.values()]
-    verify(there, language, workers)
-    rows = sum(shard.rows for shard in there)
+    before = {language: sum(file.rows for file in files if file.language == language) for language in corpora}
+    verify(there, workers)
     dimension = next((shard.dimension for shard in there if shard.rows), None)
-    told = language if model.told_language else ""
-    by_folder = {file.folder: file for file in files}
-    with track(f"encoding {language}", max(0, len(corpus) - rows), "passages") as advance:
-        drafts = _drafts([file for file in files if not file.complete], corpus, shard_rows, language, told)
+    by_folder: dict[Folder, list[_File]] = {}  # languages may have one file
+    for file in files:
+        by_folder.setdefault(file.folder, []).append(file)
+    left = max(0, sum(map(len, corpora.values())) - sum(before.values()))
+    for language in corpora:
+        _check_size(language, corpora[language], files)
+    with track("encoding passages", left, "passages") as advance:
+        drafts = _drafts([file for file in files if not file.complete], corpora, shard_rows, model.told_language)
         for shard in _encoded(model, drafts, batch_tokens, dimension, workers, advance):
-            by_folder[shard.folder].shards[shard.number] = shard
             if shard.rows:
                 dimension = dimension or shard.dimension
                 check_width(model.name, shard.dimension, dimension, f"{shard.source}, row {shard.start + 1}")
-    shards = [file.shards[number] for file in files for number in sorted(file.shards)]
-    if (found := sum(shard.rows for shard in shards)) != len(corpus):
+            for file in by_folder[shard.folder]:
+                file.shards[shard.number] = shard
+                _check_size(file.language, corpora[file.language], files)
+    found: dict[str, Shards] = {}
+    for language in corpora:
+        own = [file for file in files if file.language == language]
+        shards = [file.shards[number] for file in own for number in sorted(file.shards)]
+        rows = sum(shard.rows for shard in shards)
+        found[language] = Shards(shards, rows - before[language])
+        log.info("%s: %d passages in %d shards, %d passages new", language, rows, len(shards), rows - before[language])
+    return found
+
+
+def _check_size(language: str, corpus: Corpus, files: Sequence[_File]) -> None:
+    """Of a corpus that is whole, before others take hours."""
+    own = [file for file in files if file.language == language]
+    found = sum(file.rows for file in own)
+    if all(file.complete for file in own) and found != len(corpus):
         where = f"{corpus.files[0].path.parent}: " if corpus.files else ""
         raise DataError(f"{where}{language}: found {found} passages, expected {len(corpus)}; is a file missing?")
-    log.info("%s: %d passages in %d shards, %d of them new", language, found, len(shards), len(shards) - len(there))
-    return Shards(shards, found - rows)
 
 
 def find_files(
-    model: Encoder, language: str, corpus: Corpus, root: Folder, shard_rows: int, batch_tokens: int | None
+    model: Encoder, corpora: Mapping[str, Corpus], root: Folder, shard_rows: int, batch_tokens: int | None
 ) -> list[_File]:
-    """The files of a corpus, each with its shards that are there, not verified.
+    """The files of corpora, each with its shards that are there, not verified.
 
     Raises:
-        IntegrityError, StorageError: as `encode_corpus`.
+        IntegrityError, StorageError: as `encode_corpora`.
     """
     folder = root / fingerprint(shard_identity(model, batch_tokens, shard_rows))
-    told = language if model.told_language else ""
-    folders = [folder / _key(file, corpus.form, told) for file in corpus.files]
-    return [_File(f, own, stored_shards(own, f.path)) for f, own in zip(corpus.files, folders, strict=True)]
+    found: list[_File] = []
+    for language, corpus in corpora.items():
+        for file in corpus.files:
+            own = folder / _key(file, corpus.form, language if model.told_language else "")
+            found.append(_File(language, file, own, stored_shards(own, file.path)))
+    return found
 
 
-def verify(shards: Sequence[Shard], language: str, workers: Workers) -> None:
+def verify(shards: Sequence[Shard], workers: Workers) -> None:
     """Read shards and compare their hashes."""
     if shards:
-        with track(f"verifying {language}", sum(shard.rows for shard in shards), "passages") as advance:
+        with track("verifying shards", sum(shard.rows for shard in shards), "passages") as advance:
             for rows in workers.map(_verify, None, shards):
                 advance(rows)
 
@@ -163,16 +175,17 @@ def _key(file: CorpusFile, form: str, told: str) -> str:
     return fingerprint({"file": file.sha256, "form": form, "language": told})[:32]
 
 
-def _drafts(files: Sequence[_File], corpus: Corpus, shard_rows: int, language: str, told: str) -> Iterator[Draft]:
+def _drafts(files: Sequence[_File], corpora: Mapping[str, Corpus], shard_rows: int, told: bool) -> Iterator[Draft]:
     """The shards that are missing, each with its passages; a file is read no further than to its last one."""
     for file in files:
         there = dict(file.shards)  # of now: what is missing grows less meanwhile
         after = next((number + 1 for number, shard in there.items() if shard.last), None)
         left = None if after is None else max(number for number in range(after) if number not in there)
-        path = file.file.path
-        for number, (rows, last) in enumerate(_chunks(corpus.read(path), shard_rows)):
+        path, language = file.file.path, file.language
+        for number, (rows, last) in enumerate(_chunks(corpora[language].read(path), shard_rows)):
             if number not in there:
-                yield Draft(file.folder, number, path, number * shard_rows, last, rows, language, told)
+                what = number * shard_rows, last, rows, language, language if told else ""
+                yield Draft(file.folder, number, path, *what)
             if number == left:
                 break
 
@@ -221,83 +234,3 @@ def encode_draft(how: tuple[Distant, int | None], draft: Draft) -> Shard:
         return found
     (shard,) = encode_drafts(model.load(), [draft], batch_tokens)
     return shard
-
-
-def encode_drafts(
-    model: Encoder,
-    drafts: Iterator[Draft] | Sequence[Draft],
-    batch_tokens: int | None = None,
-    dimension: int | None = None,
-    advance: Advance = lambda _: None,
-) -> Iterator[Shard]:
-    """Encode and write shards, in order; while one is encoded, a thread reads and tokenizes what follows.
-
-    Args:
-        model: the encoder.
-        drafts: iterated by that thread.
-        batch_tokens: as in `encode.encode`.
-        dimension: of vectors that are there already, if there are any.
-        advance: called with each number of passages done.
-
-    Raises:
-        ModelOutputError, StorageError: as `encode_corpus`.
-    """
-    windows = (window for draft in drafts for window in _Making(draft).windows())
-    for window, prepared in prepare_ahead(model, windows):
-        making, low, ends = window.of
-        for places in batches(model, window, prepared, batch_tokens or model.batch_tokens):
-            batch = encode_batch(model, window, prepared, places, dimension)
-            dimension = batch.vectors.shape[1]
-            making.put(low, batch)
-            advance(len(places))
-        if ends:
-            shard = making.write()
-            advance(shard.rows - making.distinct)
-            yield shard
-
-
-class _Making:
-    """A shard that is being encoded."""
-
-    def __init__(self, draft: Draft):
-        self._draft = draft
-        self._ids: list[str] = []
-        self._vectors = np.empty((0, 0), np.float32)
-        self._lost = np.zeros(0, np.int64)
-        self._slots = np.zeros(0, np.int64)  # (rows,) of each passage the row of its vector
-        self.distinct = 0
-
-    def windows(self) -> Iterator[Window]:
-        """The distinct texts, WINDOW at a time; called by the thread that prepares, before anything is put."""
-        language, told, passages = self._draft.language, self._draft.told, self._draft.passages
-        works: dict[bytes, Work] = {}
-        places: dict[bytes, int] = {}
-        slots = []
-        for doc_id, text in passages:
-            key = text_key("passages", told, text)
-            works.setdefault(key, Work(key, text, language, doc_id))
-            slots.append(places.setdefault(key, len(places)))
-        self._ids = [passage.doc_id for passage in passages]
-        passages.clear()  # the distinct ones are held by the windows now
-        self._slots, self.distinct = np.array(slots, np.int64), len(works)
-        distinct = list(works.values())
-        for low in range(0, max(1, len(distinct)), WINDOW):
-            yield Window("passages", distinct[low : low + WINDOW], (self, low, low + WINDOW >= len(distinct)))
-
-    def put(self, low: int, batch: Batch) -> None:
-        """Take vectors of works low, low + 1, ... of the shard."""
-        if not len(self._vectors):
-            self._vectors = np.empty((self.distinct, batch.vectors.shape[1]), np.float32)
-            self._lost = np.empty(self.distinct, np.int64)
-        places = low + np.array(batch.places)
-        self._vectors[places] = batch.vectors
-        self._lost[places] = batch.lost
-
-    def write(self) -> Shard:
-        """Write the shard."""
-        alike = self.distinct < len(self._slots)
-        vectors: NDArray[np.float32] = self._vectors[self._slots] if alike else self._vectors
-        lost = self._lost[self._slots]
-        cut = None if UNKNOWN in lost else Cut(int((lost > 0).sum()), int(lost.sum()))
-        _, number, source, start, last, *_ = self._draft
-        return write_shard(self._draft.folder, number, source, start, last, vectors, self._ids, cut)

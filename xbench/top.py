@@ -5,15 +5,13 @@ gives all queries the few that language bias looks at, at little more than the p
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from xbench.arithmetic import Matrix, error_band, exact_score, float64_doubt, largest_norm, multiply, scratch
-from xbench.ranking import TILE_BYTES, Pool, exact_in_float32, rule_order
-from xbench.threads import cores
+from xbench.arithmetic import Matrix, error_band, exact_score, float64_doubt, largest_norm
+from xbench.counting import Engine
+from xbench.ranking import Pool, exact_in_float32, rule_order, search_engine
 
 Rows = NDArray[np.int64]
 # Passages that are put in order at once.
@@ -28,6 +26,7 @@ def first_passages(
     floor: NDArray[np.float64] | None = None,
     threads: int | None = None,
     block: int | None = None,
+    device: str | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.int32]:
     """The rows of the first k passages of each query, best first.
@@ -38,48 +37,50 @@ def first_passages(
         k: how many; all, if there are fewer.
         floor: (n_1 + n_2 + ...,) a score of each query below which passages may be left out.
         threads: how many; by default all processors. Never changes a row.
-        block: queries per matrix product; by default as many as TILE_BYTES hold. Never changes a row.
+        block: queries per matrix product; by default as many as TILE_BYTES, or a device, hold. Never changes a row.
+        device: where torch multiplies and compares, as "cuda"; None: NumPy does. Never changes a row.
         advance: called with each number of queries done.
 
     Returns:
         int32 (n_1 + n_2 + ..., min(k, pool)); with a floor, -1 where fewer reach it.
+
+    Raises:
+        UsageError: as `ranking.search_engine`.
     """
     k = min(k, len(pool))
     exact = exact_in_float32(queries, pool)
-    block = block or max(1, TILE_BYTES // 4 // max(1, len(pool)))
-    blocks = [matrix[low : low + block] for matrix in queries for low in range(0, len(matrix), block)]
-    found = np.empty((sum(map(len, blocks)), k), np.int32)
-    floor = np.full(len(found), -np.inf) if floor is None else floor
-    floors = np.split(floor, np.cumsum([len(some) for some in blocks])[:-1])
-    done = 0
-    with threadpool_limits(1), ThreadPoolExecutor(threads or cores()) as executor:
-        for rows in executor.map(lambda some, least: _first(some, pool, k, exact, least), blocks, floors):
+    with search_engine(device, pool, threads) as (engine, executor):
+        block = block or engine.block(len(pool))
+        blocks = [matrix[low : low + block] for matrix in queries for low in range(0, len(matrix), block)]
+        found = np.empty((sum(map(len, blocks)), k), np.int32)
+        floor = np.full(len(found), -np.inf) if floor is None else floor
+        floors = np.split(floor, np.cumsum([len(some) for some in blocks])[:-1])
+        done = 0
+        for rows in executor.map(lambda some, least: _first(some, pool, k, exact, least, engine), blocks, floors):
             found[done : done + len(rows)] = rows
             done += len(rows)
             advance(len(rows))
     return found
 
 
-def _first(queries: Matrix, pool: Pool, k: int, exact: bool, least: NDArray[np.float64]) -> Rows:
-    scores = scratch("scores", (len(queries), len(pool)), np.float32)
-    for piece, low, high in zip(pool.pieces, pool.offsets[:-1], pool.offsets[1:], strict=True):
-        multiply(queries, piece, scores[:, low:high])
+def _first(queries: Matrix, pool: Pool, k: int, exact: bool, least: NDArray[np.float64], engine: Engine) -> Rows:
+    scores = engine.scores(queries)
     norm = largest_norm(queries)
     # Two scores further apart than this stand as float32 says.
-    sure = 0.0 if exact else 2 * error_band(queries.shape[1], norm, pool.norm, split=True)
-    floor = np.maximum(_floor(scores, k), least.astype(np.float32))
-    floor = np.nextafter(floor - np.float32(sure), np.float32(-np.inf))
-    passing = scores >= floor[:, None]
+    band = error_band(queries.shape[1], norm, pool.norm, split=True) + engine.slack(norm, pool.norm)
+    sure = 0.0 if exact else 2 * band
+    floor = np.maximum(scores.floor(k), least.astype(np.float32))
+    passing = scores.let_pass(np.nextafter(floor - np.float32(sure), np.float32(-np.inf)))
     found = np.empty((len(queries), k), np.int64)
     # A model that ties everything lets everything pass: then fewer queries are looked at together.
-    step = max(1, int(PASSING * len(queries) / max(int(passing.sum()), 1)))
+    step = max(1, int(PASSING * len(queries) / max(passing, 1)))
     for first in range(0, len(queries), step):
         part = slice(first, first + step)
-        query, row = np.divmod(np.flatnonzero(passing[part]), len(pool))
+        query, row, single = scores.passing(part)
         if not len(query):  # nothing reaches the floor
             found[part] = -1
             continue
-        value = scores[part][query, row].astype(np.float64)
+        value = single.astype(np.float64)
         if not exact:
             doubt = float64_doubt(queries.shape[1], norm * pool.norm)
             _settle(queries[part], pool, query, row, value, sure, doubt)
@@ -89,22 +90,6 @@ def _first(queries: Matrix, pool: Pool, k: int, exact: bool, least: NDArray[np.f
         there = place < starts[1:, None]
         found[part] = np.where(there, np.append(row[sequence], -1)[np.where(there, place, -1)], -1)
     return found
-
-
-def _floor(scores: Matrix, k: int) -> Matrix:
-    """(n,) a score that at least k of each row reach: the k-th largest of the maxima of parts of the row.
-
-    A part has a score as large as its maximum. Maxima are far cheaper than selecting among all
-    scores and, with each passage in another part than its neighbours, let few more than k pass.
-    """
-    n, size = scores.shape
-    parts = max(128, 4 * k)
-    if parts > size:
-        return np.full(n, -np.inf, np.float32)
-    whole = size // parts * parts
-    maxima = scores[:, :whole].reshape(n, -1, parts).max(axis=1)
-    floor: Matrix = np.partition(maxima, parts - k, axis=1)[:, parts - k]
-    return floor
 
 
 def _settle(

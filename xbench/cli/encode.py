@@ -1,5 +1,7 @@
 """`xbench encode`."""
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +55,13 @@ def command(
     chosen = varied(list(tasks), languages, settings, context=context)
     large = Large(shard_rows or Large().rows)
     folder = shards_folder(shards)
+    out = sys.stdout
     with placed(model, Options(**options), ray, workers, gpus_per_worker) as (loaded, others):
         plan = Plan(default_cache(), data, shards=folder, workers=others)
         for task in chosen:
             if dry_run:
-                show_tables(estimate(loaded, task, plan, large, batch_tokens), format_)
+                found = estimate(loaded, task, plan, large, batch_tokens)
             else:
-                show_tables([encode_task(loaded, task, plan, large, batch_tokens)], format_)
+                found = [encode_task(loaded, task, plan, large, batch_tokens)]
+            with contextlib.redirect_stdout(out):
+                show_tables(found, format_)

@@ -1,6 +1,8 @@
 """What `xbench run` and `xbench demo` have in common."""
 
+import contextlib
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +61,13 @@ def evaluate_and_show(
     asked = {"shard-rows": shard_rows, "index": index, "nprobe": nprobe, "depth": depth}
     large = as_large(asked)
     folder_of_shards = shards_folder(shards)
-    results = []
+    results, out = [], sys.stdout
     with placed(model, Options(**options), ray, workers, gpus_per_worker) as (loaded, others):
         parts = loaded.parts if isinstance(loaded, Fusion) else (loaded,)
         if batch_tokens and not any(isinstance(part, Encoder) for part in parts):
             raise UsageError(f"model {model!r} takes no --batch-tokens: nothing is encoded")
-        writable(output)  # before hours of encoding, not after
+        if not dry_run:
+            writable(output)  # before hours of encoding, not after
         for task in chosen:
             source_paths(task, data, offline=offline)
         if any(re.search("@[0-9a-f]{40}$", part.name) for part in parts):  # commits, for the branch or tag asked for
@@ -75,10 +78,13 @@ def evaluate_and_show(
             words = command_line("run", loaded.name, said, given)
             plan = Plan(default_cache(), data, offline, threads, words, folder_of_shards, others)
             if dry_run:
-                show_tables(estimate(loaded, task, plan, large, batch_tokens), format_ if format_ != "json" else None)
+                found = estimate(loaded, task, plan, large, batch_tokens)
+                with contextlib.redirect_stdout(out):
+                    show_tables(found, format_ if format_ != "json" else None)
                 continue
             result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens, groups=own, large=large)
-            show_result(result, task, output, format_)
+            with contextlib.redirect_stdout(out):
+                show_result(result, task, output, format_)
             results.append(result)
             if run_depth:
                 folder = output / result.model["slug"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,8 @@ def placed(
     from xbench.cluster import RayWorkers, connected
     from xbench.distant import Spec, ask
 
-    with connected(ray) as library:
+    # Ray prints what happens to its nodes, and standard output is for results: who prints one brings it back.
+    with connected(ray) as library, contextlib.redirect_stdout(sys.stderr):
         found = RayWorkers(library, workers, gpus_per_worker)
         yield ask(Spec(model, options, os.getcwd()), found), found
 

@@ -35,7 +35,12 @@ from xbench.sources import default_cache
     help="Evaluate the model on it, and put the scores in its card; results lie in the run's folder; may be repeated.",
 )
 @click.option("--dry-run", is_flag=True, help="Draw the batches and show what they are made of; train nothing.")
-@click.option("--threads", type=click.IntRange(1), help="To compute with. [all cores]")
+@click.option("--threads", type=click.IntRange(1), help="To compute with. [all cores; with --ray, a share of them]")
+@click.option("--ray", "address", metavar="ADDRESS", help="Train on a Ray cluster: auto, HOST:PORT or local.")
+@click.option("--workers", type=click.IntRange(1), help="With --ray: processes. [one for each GPU, else machine]")
+@click.option(
+    "--gpus-per-worker", "gpus", type=click.IntRange(0, 1), help="With --ray: GPUs of each. [1 where there are GPUs]"
+)
 @data_option
 @format_option(json=False)
 def command(
@@ -45,14 +50,20 @@ def command(
     tasks: tuple[str, ...],
     dry_run: bool,
     threads: int | None,
+    address: str | None,
+    workers: int | None,
+    gpus: int | None,
     data: Path | None,
     format_: str | None,
 ) -> None:
     """Train a reference model by CONFIG, a TOML file or the name of a bundled one.
 
     An interrupted run goes on where it stopped when called again; a finished one is not done again. In several
-    processes: `torchrun --nproc-per-node N -m xbench train CONFIG`.
+    processes: `torchrun --nproc-per-node N -m xbench train CONFIG`, or `xbench train CONFIG --ray ADDRESS`.
     """
+    given = [name for name, value in (("workers", workers), ("gpus-per-worker", gpus)) if value is not None]
+    if given and address is None:
+        raise UsageError(f"--{given[0]} is for a cluster: give --ray too")
     from xbench.train.config import read_config
 
     chosen = read_config(config, dict(_override(each) for each in overrides))
@@ -75,7 +86,23 @@ def command(
     tested = select(list(tasks)) if tasks else []
     for task in tested:  # now, not after the training
         source_paths(task, data)
-    model = train(chosen, folder, cache=cache, data=data, threads=threads, command=shlex.join(words))
+    said = shlex.join(words)
+    if address is not None:
+        from xbench.train.launch import launch
+
+        model = launch(
+            chosen,
+            folder,
+            address=address,
+            cache=cache,
+            data=data,
+            workers=workers,
+            gpus=gpus,
+            threads=threads,
+            command=said,
+        )
+    else:
+        model = train(chosen, folder, cache=cache, data=data, threads=threads, command=said)
     if join().rank:
         return  # of several processes one evaluates
     if tested:

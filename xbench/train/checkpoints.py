@@ -112,6 +112,11 @@ def remove(folder: Path, before: float = float("inf")) -> None:
         shutil.rmtree(rest, ignore_errors=True)
 
 
+def newest(folder: Path) -> int:
+    """The step of the newest checkpoint; 0 where there is none."""
+    return max(_steps(folder), default=0)
+
+
 def _steps(folder: Path) -> list[int]:
     found = (NAME.fullmatch(path.name) for path in folder.glob("checkpoint-*"))
     return sorted(int(match[1]) for match in found if match)

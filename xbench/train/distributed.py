@@ -70,9 +70,10 @@ class World:
 
 
 def join() -> World:
-    """Find the other processes by the environment that torchrun, or accelerate launch, sets; else be alone.
+    """Find the other processes by the environment that torchrun, accelerate launch or Ray Train sets; else be alone.
 
-    May be called again. A process takes the GPU of its number on its machine, where there are GPUs.
+    May be called again, and where torch.distributed is set up already, as Ray Train does. A process takes the GPU of
+    its number on its machine, where there are GPUs.
 
     Raises:
         UsageError: the environment is incomplete; or more processes than GPUs.

@@ -1,8 +1,9 @@
 """The model in training: from texts to token ids, and from these to vectors, of any sentence-transformers model."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from xbench.train.config import Model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer
     from torch import Tensor
 
 # Tokenized at a time: what a tokenizer knows of a text before only its ids are kept takes kilobytes.
@@ -73,10 +75,8 @@ class Trainee:
                 found = self._tokenizer.encode_batch_fast(prompted, add_special_tokens=False)
                 ids += [each.ids[: self._length] for each in found]
             elif self._tokenizer.is_fast:  # many times faster than by its wrapper, which looks at every token
-                backend = self._tokenizer.backend_tokenizer
-                backend.enable_truncation(self._length, direction=self._tokenizer.truncation_side)
-                backend.no_padding()
-                ids += [each.ids for each in backend.encode_batch_fast(prompted)]
+                with _cutting(self._tokenizer.backend_tokenizer, self._length, self._tokenizer.truncation_side) as one:
+                    ids += [each.ids for each in one.encode_batch_fast(prompted)]
             else:
                 with quiet:
                     ids += self._tokenizer(prompted, truncation=True, max_length=self._length)["input_ids"]
@@ -128,6 +128,21 @@ class Trainee:
             self.module.save(str(folder), create_model_card=False, safe_serialization=True)
         if self._int8:
             _round(folder / "model.safetensors")
+
+
+@contextlib.contextmanager
+def _cutting(tokenizer: "Tokenizer", length: int, side: str) -> Iterator["Tokenizer"]:
+    """The tokenizer set to cut and not to pad; then as it was, for it is saved: also where the cache knew all texts."""
+    truncation, padding = tokenizer.truncation, tokenizer.padding
+    tokenizer.enable_truncation(length, direction=side)
+    tokenizer.no_padding()
+    yield tokenizer
+    if truncation is None:
+        tokenizer.no_truncation()
+    else:
+        tokenizer.enable_truncation(**truncation)
+    if padding is not None:
+        tokenizer.enable_padding(**padding)
 
 
 def _round(path: Path) -> None:
