@@ -13,7 +13,7 @@ from test_ranking import make
 from test_sharded import asked, check, cut
 from test_shards import corpus, files_of
 
-from xbench import apart, encode
+from xbench import apart, encode, sharded
 from xbench.census import take_census
 from xbench.distant import Distant, Spec, ask
 from xbench.encode import encode as encode_collection
@@ -113,6 +113,7 @@ def test_texts_that_are_held(seed: int, spec: Spec, tmp_path: Path, monkeypatch:
         assert sorted(sizes(tmp_path)) == sorted(alone)  # the batches of one process
         filled = [batch for _, batch in workers.answers if batch.places]
         assert len(filled) > 3 and all(len(batch.places) == len(batch.vectors) == len(batch.lost) for batch in filled)
+    assert len(apart._PREPARED) == 1, "of many windows the last one is held"
     again = Shuffled(seed)
     assert encode_collection(distant, texts(20, 130), tmp_path / "there", 200, again).encoded == 0
     assert again.answers == []
@@ -184,6 +185,26 @@ def test_searches(kind: str, tmp_path: Path) -> None:
             known, expected = take_census(some, wanted, workers=workers), take_census(some, wanted)
             assert known.doc_ids == expected.doc_ids and known.vectors.tobytes() == expected.vectors.tobytes()
             assert len(known.doc_ids) > 1
+
+
+def test_an_interrupted_search_of_workers_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the first shards are done but those that were answered."""
+    monkeypatch.setattr(sharded, "KEEP_SECONDS", -1.0)
+    case = make("copies", 8, (60, 50), (9, 4))
+    job = asked(case, cut(tmp_path, case, 10))
+    for stop in range(1, 9):
+        steps: list[int] = []
+
+        def advance(rows: int, steps: list[int] = steps, stop: int = stop) -> None:
+            steps.append(rows)
+            if len(steps) == stop + 1:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            search(*job, 15, tmp_path / f"{stop}", advance=advance, workers=Shuffled(stop))
+        left = Shuffled(stop + 1)
+        check(case, search(*job, 15, tmp_path / f"{stop}", workers=left), 15)
+        assert len(left.answers) == 11 - (stop - 1)
 
 
 def test_a_census_of_workers_names_what_occurs_twice(tmp_path: Path) -> None:
