@@ -151,7 +151,7 @@ def search_shard(asked: Asked, item: tuple[int, Shard, NDArray[np.float64]]) -> 
     device = find()
     try:
         return _search_pool(asked, number, pool, ids, floor, device)
-    except UsageError as error:
+    except (UsageError, RuntimeError) as error:  # what torch raises for a GPU that it was not built for
         if device is None:
             raise
         log.warning("%s; NumPy searches", error)

@@ -184,8 +184,9 @@ def _drafts(files: Sequence[_File], corpora: Mapping[str, Corpus], shard_rows: i
         path, language = file.file.path, file.language
         for number, (rows, last) in enumerate(_chunks(corpora[language].read(path), shard_rows)):
             if number not in there:
-                what = number * shard_rows, last, rows, language, language if told else ""
-                yield Draft(file.folder, number, path, *what)
+                ids, texts = [row.doc_id for row in rows], [row.text for row in rows]
+                place = file.folder, number, path, number * shard_rows, last
+                yield Draft(*place, ids, texts, language, language if told else "")
             if number == left:
                 break
 
