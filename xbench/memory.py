@@ -1,5 +1,7 @@
-"""How much memory this process has taken."""
+"""How much memory this process has taken, and giving it back."""
 
+import contextlib
+import ctypes
 import sys
 from pathlib import Path
 
@@ -14,3 +16,14 @@ def peak_mb() -> int | None:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def give_back() -> None:
+    """Give the system what is free, where the C library is GNU's.
+
+    It keeps an arena for each of up to 8 threads a processor, long after these have ended, with all that they have freed:
+    here the scores of a block each, which in a search that starts threads for every shard grew to 500 MB.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
