@@ -228,7 +228,9 @@ def test_products_that_waver_within_the_band_move_nothing(device: str, monkeypat
     assert found.tolist() == [slow_order(query, passages, doc_ids)[:50] for query in queries]
 
 
-@pytest.mark.parametrize("scale", [(1e-19, 1e-19), (1e-38, 1), (1, 3e-39), (1e-39, 1e4), (1e-22, 1e-17)])
+@pytest.mark.parametrize(
+    "scale", [(1e-19, 1e-19), (1e-38, 1), (1, 3e-39), (1e-39, 1e4), (3e-18, 1e-19), (1e-22, 1e-17)]
+)
 def test_devices_may_take_tiny_numbers_for_nothing(
     scale: tuple[float, float], device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,6 @@ from xbench.batches import WINDOW, Batch, Window, Work, batches, encode_batch, p
 from xbench.encode import text_key
 from xbench.folders import Folder
 from xbench.models import Encoder
-from xbench.records import Passage
 from xbench.shard import Shard, write_shard
 from xbench.store import UNKNOWN, Cut
 
@@ -26,7 +25,8 @@ class Draft(NamedTuple):
     source: Path
     start: int
     last: bool  # of its file
-    passages: list[Passage]
+    ids: list[str]  # of its passages
+    texts: list[str]
     language: str
     told: str  # the language as the model is told it
 
@@ -69,7 +69,6 @@ class _Making:
 
     def __init__(self, draft: Draft):
         self._draft = draft
-        self._ids: list[str] = []
         self._vectors = np.empty((0, 0), np.float32)
         self._lost = np.zeros(0, np.int64)
         self._slots = np.zeros(0, np.int64)  # (rows,) of each passage the row of its vector
@@ -77,16 +76,15 @@ class _Making:
 
     def windows(self) -> Iterator[Window]:
         """The distinct texts, WINDOW at a time; called by the thread that prepares, before anything is put."""
-        language, told, passages = self._draft.language, self._draft.told, self._draft.passages
+        language, told, texts = self._draft.language, self._draft.told, self._draft.texts
         works: dict[bytes, Work] = {}
         places: dict[bytes, int] = {}
         slots = []
-        for doc_id, text in passages:
+        for doc_id, text in zip(self._draft.ids, texts, strict=True):
             key = text_key("passages", told, text)
             works.setdefault(key, Work(key, text, language, doc_id))
             slots.append(places.setdefault(key, len(places)))
-        self._ids = [passage.doc_id for passage in passages]
-        passages.clear()  # the distinct ones are held by the windows now
+        texts.clear()  # the distinct ones are held by the windows now
         self._slots, self.distinct = np.array(slots, np.int64), len(works)
         distinct = list(works.values())
         for low in range(0, max(1, len(distinct)), WINDOW):
@@ -107,5 +105,5 @@ class _Making:
         vectors: NDArray[np.float32] = self._vectors[self._slots] if alike else self._vectors
         lost = self._lost[self._slots]
         cut = None if UNKNOWN in lost else Cut(int((lost > 0).sum()), int(lost.sum()))
-        _, number, source, start, last, *_ = self._draft
-        return write_shard(self._draft.folder, number, source, start, last, vectors, self._ids, cut)
+        folder, number, source, start, last, ids, *_ = self._draft
+        return write_shard(folder, number, source, start, last, vectors, ids, cut)

@@ -136,7 +136,8 @@ def _measure(how: tuple[Encoder, int | None], sample: _Sample) -> _Measured:
         for number, some in enumerate((sample.passages[:warm], sample.passages[warm:])):
             started = time.perf_counter()
             place = LocalFolder(Path(folder))
-            draft = Draft(place, number, Path(), 0, True, list(some), sample.language, sample.told)
+            ids, contents = [p.doc_id for p in some], [p.text for p in some]
+            draft = Draft(place, number, Path(), 0, True, ids, contents, sample.language, sample.told)
             (shard,) = encode_drafts(model, [draft], batch_tokens)
         seconds = time.perf_counter() - started
         del draft

@@ -21,6 +21,7 @@ from xbench.arithmetic import Matrix, exact_score
 from xbench.census import Known
 from xbench.errors import UsageError
 from xbench.kept import keep, kept
+from xbench.memory import give_back
 from xbench.progress import log
 from xbench.ranking import TILE_BYTES, Pool, passages_above, rule_order, tie_order
 from xbench.records import Judged
@@ -151,11 +152,13 @@ def search_shard(asked: Asked, item: tuple[int, Shard, NDArray[np.float64]]) -> 
     device = find()
     try:
         return _search_pool(asked, number, pool, ids, floor, device)
-    except UsageError as error:
+    except (UsageError, RuntimeError) as error:  # what torch raises for a GPU that it was not built for
         if device is None:
             raise
         log.warning("%s; NumPy searches", error)
         return _search_pool(asked, number, pool, ids, floor, None)
+    finally:
+        give_back()
 
 
 def _search_pool(

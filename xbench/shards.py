@@ -15,6 +15,7 @@ from xbench.drafts import Advance, Draft, encode_drafts
 from xbench.encode import full_identity
 from xbench.errors import DataError
 from xbench.folders import Folder, describe
+from xbench.memory import give_back
 from xbench.models import Encoder
 from xbench.progress import log, track
 from xbench.records import Corpus, CorpusFile, Passage
@@ -184,8 +185,9 @@ def _drafts(files: Sequence[_File], corpora: Mapping[str, Corpus], shard_rows: i
         path, language = file.file.path, file.language
         for number, (rows, last) in enumerate(_chunks(corpora[language].read(path), shard_rows)):
             if number not in there:
-                what = number * shard_rows, last, rows, language, language if told else ""
-                yield Draft(file.folder, number, path, *what)
+                ids, texts = [row.doc_id for row in rows], [row.text for row in rows]
+                place = file.folder, number, path, number * shard_rows, last
+                yield Draft(*place, ids, texts, language, language if told else "")
             if number == left:
                 break
 
@@ -233,4 +235,5 @@ def encode_draft(how: tuple[Distant, int | None], draft: Draft) -> Shard:
     if (found := stored_shard(draft.folder, draft.source, draft.number)) is not None:
         return found
     (shard,) = encode_drafts(model.load(), [draft], batch_tokens)
+    give_back()
     return shard

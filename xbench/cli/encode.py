@@ -1,7 +1,5 @@
 """`xbench encode`."""
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +53,10 @@ def command(
     chosen = varied(list(tasks), languages, settings, context=context)
     large = Large(shard_rows or Large().rows)
     folder = shards_folder(shards)
-    out = sys.stdout
     with placed(model, Options(**options), ray, workers, gpus_per_worker) as (loaded, others):
         plan = Plan(default_cache(), data, shards=folder, workers=others)
         for task in chosen:
             if dry_run:
-                found = estimate(loaded, task, plan, large, batch_tokens)
+                show_tables(estimate(loaded, task, plan, large, batch_tokens), format_)
             else:
-                found = [encode_task(loaded, task, plan, large, batch_tokens)]
-            with contextlib.redirect_stdout(out):
-                show_tables(found, format_)
+                show_tables([encode_task(loaded, task, plan, large, batch_tokens)], format_)

@@ -1,8 +1,6 @@
 """What `xbench run` and `xbench demo` have in common."""
 
-import contextlib
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +59,7 @@ def evaluate_and_show(
     asked = {"shard-rows": shard_rows, "index": index, "nprobe": nprobe, "depth": depth}
     large = as_large(asked)
     folder_of_shards = shards_folder(shards)
-    results, out = [], sys.stdout
+    results = []
     with placed(model, Options(**options), ray, workers, gpus_per_worker) as (loaded, others):
         parts = loaded.parts if isinstance(loaded, Fusion) else (loaded,)
         if batch_tokens and not any(isinstance(part, Encoder) for part in parts):
@@ -78,13 +76,10 @@ def evaluate_and_show(
             words = command_line("run", loaded.name, said, given)
             plan = Plan(default_cache(), data, offline, threads, words, folder_of_shards, others)
             if dry_run:
-                found = estimate(loaded, task, plan, large, batch_tokens)
-                with contextlib.redirect_stdout(out):
-                    show_tables(found, format_ if format_ != "json" else None)
+                show_tables(estimate(loaded, task, plan, large, batch_tokens), format_ if format_ != "json" else None)
                 continue
             result = evaluate(loaded, task, measures, plan=plan, batch_tokens=batch_tokens, groups=own, large=large)
-            with contextlib.redirect_stdout(out):
-                show_result(result, task, output, format_)
+            show_result(result, task, output, format_)
             results.append(result)
             if run_depth:
                 folder = output / result.model["slug"]

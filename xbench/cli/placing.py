@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +71,7 @@ def placed(
     from xbench.cluster import RayWorkers, connected
     from xbench.distant import Spec, ask
 
-    # Ray prints what happens to its nodes, and standard output is for results: who prints one brings it back.
-    with connected(ray) as library, contextlib.redirect_stdout(sys.stderr):
+    with connected(ray) as library:
         found = RayWorkers(library, workers, gpus_per_worker)
         yield ask(Spec(model, options, os.getcwd()), found), found
 

@@ -7,10 +7,8 @@ them by torch.distributed; each of them calls `loop.train`: see `remote`. Ray Tr
 loop goes on from those of the run.
 """
 
-import contextlib
 import importlib.metadata
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -75,8 +73,7 @@ def launch(
     if record(config, folder) is not None:
         log.info("%s: finished before", folder)
         return folder / "model"
-    # Ray prints what it has to say of the cluster, and standard output is for results.
-    with connected(address) as ray, contextlib.redirect_stdout(sys.stderr):
+    with connected(address) as ray:
         group = _group(ray, address, workers, gpus, threads)
         with storage(folder, "write"):
             folder.mkdir(parents=True, exist_ok=True)
