@@ -19,6 +19,32 @@ def exact_score(query: Matrix, passage: Matrix) -> float:
     return math.fsum(np.multiply(query, passage, dtype=np.float64).tolist())  # 24 + 24 bits: the products are exact
 
 
+def exact_scores(queries: Matrix, passages: Matrix) -> NDArray[np.float64]:
+    """(m,) `exact_score` of each row of queries (m, d) with that of passages (m, d), at a tenth of its price.
+
+    The products are added up in pairs, and what each sum loses is known to the bit (Knuth's TwoSum; Ogita, Rump and
+    Oishi 2005, algorithm 4.1). Those losses are added up in float64: where the little that this can be wrong by might
+    move the rounded score, `exact_score` computes it.
+    """
+    terms = np.multiply(queries, passages, dtype=np.float64)
+    lost, size = np.zeros((2, len(terms)))
+    while (width := terms.shape[1]) > 1:
+        half = width // 2
+        a, b = terms[:, :half], terms[:, half : 2 * half]
+        sums = a + b
+        of_b = sums - a
+        errors = (a - (sums - of_b)) + (b - of_b)
+        lost += errors.sum(axis=1)
+        size += np.abs(errors).sum(axis=1)
+        terms = np.concatenate([sums, terms[:, 2 * half :]], axis=1)
+    wrong = 2 * queries.shape[1] * U64 * size
+    low = terms[:, 0] + np.nextafter(lost - wrong, -np.inf)
+    found: NDArray[np.float64] = terms[:, 0] + np.nextafter(lost + wrong, np.inf)
+    for i in np.flatnonzero(low != found):
+        found[i] = exact_score(queries[i], passages[i])
+    return found
+
+
 def largest_norm(matrix: Matrix) -> float:
     """The largest Euclidean norm of the rows, rounded up."""
     if not len(matrix):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench.accelerator import describe, find
-from xbench.arithmetic import Matrix, exact_score
+from xbench.arithmetic import Matrix, exact_scores
 from xbench.census import Known
 from xbench.errors import UsageError
 from xbench.kept import keep, kept
@@ -33,6 +33,8 @@ from xbench.workers import Here, Workers
 SCHEMA = 2  # raised when what is kept of a search changes
 # A killed search loses at most this much, and the shards that are being searched.
 KEEP_SECONDS = 30.0
+# Of products that are added up at once: they stay in the second-level cache.
+EXACT_BYTES = 1 << 18
 
 
 class Ranks(NamedTuple):
@@ -184,12 +186,19 @@ def _search_pool(
 
 
 def _exact(queries: Matrix, pool: Pool, query: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(m,) the rule's scores of pairs; bytewise equal vectors have equal ones, and a model may tie a lot."""
+    """(m,) the rule's scores of pairs in a pool of one piece.
+
+    Bytewise equal vectors have equal ones, and a model may tie a lot.
+    """
     if pool.doubt(queries) < 0:  # every sum is exact
         return pool.dot(queries, query, row)
     pairs, inverse = np.unique(query * len(pool) + pool.groups[row], return_inverse=True)
-    scores = [exact_score(queries[q], pool.row(p)) for q, p in zip(*np.divmod(pairs, len(pool)), strict=True)]
-    return np.array(scores, np.float64)[inverse]
+    (vectors,) = pool.pieces
+    scores, step = np.empty(len(pairs)), max(1, EXACT_BYTES // 8 // queries.shape[1])
+    for low in range(0, len(pairs), step):
+        q, p = np.divmod(pairs[low : low + step], len(pool))
+        scores[low : low + step] = exact_scores(queries[q], vectors[p])
+    return scores[inverse]
 
 
 class _First:
