@@ -86,6 +86,14 @@ def test_a_dry_run_knows_what_there_will_be(
     assert float(values["texts a second and worker, measured"]) > 0
 
 
+def test_a_dry_run_does_not_guess_at_an_index(made: list[object], capsys: pytest.CaptureFixture[str]) -> None:
+    for more, name in (([], "time to search shards"), (["--index", "SQ8"], "time to make and search an index, here")):
+        code, out, _ = run(capsys, "run", *made, "--dry-run", *more)
+        rows = {row[0]: row[1:] for row in cells(out)}
+        assert code == 0 and (rows[name][1] in ("s", "h")) is not bool(more)
+        assert len([key for key in rows if "search" in key and key.startswith("time")]) == 1
+
+
 def test_what_cannot_be_asked(made: list[object], capsys: pytest.CaptureFixture[str]) -> None:
     for words, phrase in (
         (["bm25", "-t", "mini"], "model 'bm25' does not encode texts: there are no vectors to write"),

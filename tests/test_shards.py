@@ -20,7 +20,7 @@ from xbench import batches, drafts
 from xbench.errors import DataError, IntegrityError, ModelOutputError, StorageError
 from xbench.folders import LocalFolder
 from xbench.records import Corpus, CorpusFile, Passage
-from xbench.shards import encode_corpus
+from xbench.shards import encode_corpora, encode_corpus
 from xbench.store import Cut
 
 # Killed at random moments by the test; its vectors depend on the company a text is encoded in.
@@ -132,6 +132,21 @@ def test_what_is_there_is_neither_encoded_nor_read(tmp_path: Path) -> None:
     assert partly == (first.shards, 7) and files_of(tmp_path / "c") == before
     assert seen == [f"a:0.{i}" for i in range(15)]  # one more tells whether the shard is the last
     assert all("text 0 " in text or set(text) == {"x"} for _, _, texts in model.calls for text in texts)
+
+
+@pytest.mark.parametrize("sizes", [(20, 14), (3,)])
+def test_languages_of_one_file(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    """Read and encoded once for all, unless the model is told the language."""
+    some, model = corpus(tmp_path, sizes), Counting()
+    alone = encode_corpus(Counting(), "a", some, LocalFolder(tmp_path / "alone"), shard_rows=7)
+    found = encode_corpora(model, {"a": some, "b": some}, LocalFolder(tmp_path / "c"), shard_rows=7)
+    for language in "ab":
+        assert [s.vectors for s in found[language].shards] == [s.vectors for s in alone.shards]
+        assert found[language].encoded == sum(sizes)
+    asked = [text for _, _, texts in model.calls for text in texts]
+    once = Counting()
+    encode_corpus(once, "a", some, LocalFolder(tmp_path / "once"), shard_rows=7)
+    assert sorted(asked) == sorted(text for _, _, texts in once.calls for text in texts)
 
 
 def test_other_shards_for_all_that_can_move_a_vector(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from xbench.batches import Batch, Window, batches, encode_batch, prepare_ahead
-from xbench.distant import Distant
+from xbench.distant import Distant, Spec
 from xbench.models import Prepared
 from xbench.workers import Workers
 
 # Texts that a worker encodes in one go, about: what is lost with it.
 PIECE = 1 << 11
-# The window that this process has tokenized last, by its texts.
-_PREPARED: dict[bytes, Prepared] = {}
+# The window that this process has tokenized last, by the model and its texts.
+_PREPARED: dict[tuple[Spec, bytes], Prepared] = {}
 
 
 class _Shared(NamedTuple):
@@ -62,7 +62,7 @@ def encode_apart(
 
 def _encode_piece(shared: _Shared, piece: _Piece) -> tuple[int, Batch]:
     model, window = shared.model.load(), shared.windows[piece.window]
-    key = hashlib.sha256(b"".join(work.key for work in window.works)).digest()
+    key = shared.model.spec, hashlib.sha256(b"".join(work.key for work in window.works)).digest()
     if key not in _PREPARED:
         _PREPARED.clear()
         ((_, _PREPARED[key]),) = prepare_ahead(model, [window])

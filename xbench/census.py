@@ -49,7 +49,8 @@ def take_census(
     each: list[Known | None] = [None] * len(shards)
     for look in (workers or Here()).map(_look, wanted, list(enumerate(shards))):
         hashes[starts[look.number] : starts[look.number + 1]] = look.hashes
-        each[look.number] = look.known
+        # A copy: what a worker gives is a view of all it gave, the hashes too.
+        each[look.number] = look.known._replace(vectors=look.known.vectors.copy())
         advance(len(look.hashes))
     hashes.sort()
     equal = hashes[1:][hashes[1:] == hashes[:-1]]

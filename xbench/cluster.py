@@ -25,8 +25,8 @@ R = TypeVar("R")
 RETRIES = 5
 # Processors of a worker without a GPU, where its number is not given.
 PROCESSORS = 4
-# Seconds between two looks at how large the cluster is.
-LOOK = 10.0
+# Seconds between two looks at how large the cluster is, and looks without a result after which that is said.
+LOOK, PATIENCE = 10.0, 6
 
 
 @contextlib.contextmanager
@@ -40,6 +40,8 @@ def connected(address: str) -> Iterator[Any]:
     Raises:
         UsageError: Ray is not installed, or there is no such cluster.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # sends nothing anywhere
+    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # it would try for ever what has too little memory
     try:
         import ray
     except ImportError as error:
@@ -47,7 +49,6 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # sends nothing anywhere
     _reach(address)
     output: Any = _Output(sys.stdout)
     with contextlib.redirect_stdout(output):
@@ -106,13 +107,16 @@ class RayWorkers:
             gpus: of a worker, such as 0.5; by default 1 where there are GPUs, else 0.
 
         Raises:
-            UsageError: no node has so many GPUs.
+            UsageError: no node has so many GPUs, and without a number of workers none is waited for; or more than
+                one, and not a whole number, which Ray does not know.
         """
         self._ray, self._workers = ray, workers
         nodes = self._nodes()
         most = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
         self.gpus = (1.0 if most else 0.0) if gpus is None else gpus
-        if self.gpus > most:
+        if self.gpus > 1 and self.gpus % 1:
+            raise UsageError(f"--gpus-per-worker {self.gpus:g}: a worker has a part of one GPU, or a whole number")
+        if self.gpus > most and not workers:
             raise UsageError(f"--gpus-per-worker {self.gpus:g}: no node of the cluster has more than {most:g}")
         self.processors = self._share(nodes)
         self._seen: dict[str, dict[int, int]] = {}  # node -> process -> MB
@@ -130,6 +134,8 @@ class RayWorkers:
     def _share(self, nodes: list[dict[str, float]]) -> int:
         """Processors of each worker."""
         some = [node for node in nodes if node.get("GPU", 0.0) >= self.gpus and node.get("CPU", 0.0) >= 1]
+        if not some and self.gpus and self._workers:  # of nodes that are still to come
+            return max(1, int(PROCESSORS * self.gpus))
         if not some:
             raise UsageError("no node of the cluster has a processor to spare; start nodes with `ray start --num-cpus`")
         if self._workers:
@@ -156,7 +162,10 @@ class RayWorkers:
     def map(self, function: Callable[[S, T], R], shared: S, items: Iterable[T]) -> Iterator[R]:
         """As `Workers` has it."""
         ray = self._ray
+        # Ray hides no GPU from a worker that has none: all would take the first one.
+        hidden = {} if self.gpus else {"runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}
         task = ray.remote(
+            **(hidden if any(node.get("GPU") for node in self._nodes()) else {}),
             num_cpus=self.processors,
             num_gpus=self.gpus,
             max_retries=RETRIES,
@@ -167,6 +176,7 @@ class RayWorkers:
         waiting = iter(items)
         running: list[Any] = []
         over = object()
+        looks = 0  # without a result so far
         try:
             while True:
                 while len(running) < self.size and (item := next(waiting, over)) is not over:
@@ -174,10 +184,14 @@ class RayWorkers:
                 if not running:
                     return
                 ready, running = ray.wait(running, num_returns=1, timeout=LOOK)
+                looks = -1 if ready or looks < 0 else looks + 1
+                if looks == PATIENCE:
+                    log.info("no worker is done yet; `ray status` says whether the cluster has room for them")
                 for done in ready:
                     yield self._result(done)
         finally:
-            for left in running:
+            # A generator may be closed after `connected`: Ray would then look for another cluster to ask.
+            for left in running if ray.is_initialized() else ():
                 ray.cancel(left, force=True)
 
     def _result(self, done: Any) -> Any:
@@ -187,6 +201,11 @@ class RayWorkers:
         except errors.RayTaskError as error:
             if isinstance(error.cause, XbenchError):
                 raise error.cause from error
+            if isinstance(error.cause, errors.RaySystemError) or "failed to import" in str(error.cause):
+                reason = str(error).rstrip().rpartition("\n")[2]
+                raise UsageError(
+                    f"a worker cannot load xbench ({reason}); install the same versions on all nodes"
+                ) from error
             raise
         except errors.RayError as error:
             reason = " ".join(str(error).split())[:300]
@@ -217,7 +236,8 @@ class RayWorkers:
 def _fit(nodes: list[dict[str, float]], processors: int, gpus: float) -> int:
     """How many workers of this size the nodes have room for."""
     return sum(
-        min(int(node.get("CPU", 0.0) // processors), int(node.get("GPU", 0.0) // gpus) if gpus else 1 << 30)
+        # Not //: of 1 by 0.1 that is 9.
+        min(int(node.get("CPU", 0.0) // processors), int(node.get("GPU", 0.0) / gpus + 1e-6) if gpus else 1 << 30)
         for node in nodes
     )
 

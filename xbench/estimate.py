@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xbench.ahead import Texts, read_texts
+from xbench.approximate import FLAT
 from xbench.distant import Distant
 from xbench.drafts import Draft, encode_drafts
 from xbench.encode import missing
@@ -90,7 +91,7 @@ def estimate(model: Encoder, task: Task, plan: "Plan", large: Large, batch_token
         shards = max(len(corpus.files), -(-len(corpus) // large.rows)) - sum(len(file.shards) for file in files)
         size = left * (4 * one.dimension + 11)
         rows.append([language, "in shards", len(corpus), left, max(0, shards), size / MB])
-        seconds += left / measured[language].rate
+        seconds += left / measured.get(language, one).rate  # of one without passages
         left_of_all, bytes_of_all = left_of_all + left, bytes_of_all + size
     first = Table(
         f"{task.name} by {model.name}: what there is to encode",
@@ -98,13 +99,16 @@ def estimate(model: Encoder, task: Task, plan: "Plan", large: Large, batch_token
         rows,
     )
     memory = _memory(texts, one, large, samples)
+    searching: list[Value] = ["time to search shards", *_span(_search_seconds(texts, one) / workers.size)]
+    if large.variant.factory != FLAT:
+        searching = ["time to make and search an index, here", None, "not measured"]
     what: list[list[Value]] = [
         ["texts left to encode", left_of_all, ""],
         ["shards to write", bytes_of_all / MB, "MB"],
         ["workers", workers.size, ""],
         ["texts a second and worker, measured", rate, ""],
         ["time to encode", *_span(seconds / workers.size)],
-        ["time to search shards", *_span(_search_seconds(texts, one) / workers.size)],
+        searching,
         ["memory of a worker while encoding", memory[0], "MB"],
         ["memory of a worker while searching", memory[1], "MB"],
         ["memory of this process while searching", memory[2], "MB"],

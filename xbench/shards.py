@@ -114,7 +114,8 @@ def encode_corpora(
     for language in corpora:
         _check_size(language, corpora[language], files)
     with track("encoding passages", left, "passages") as advance:
-        drafts = _drafts([file for file in files if not file.complete], corpora, shard_rows, model.told_language)
+        lacking = {folder: some[0] for folder, some in by_folder.items() if not some[0].complete}
+        drafts = _drafts(list(lacking.values()), corpora, shard_rows, model.told_language)
         for shard in _encoded(model, drafts, batch_tokens, dimension, workers, advance):
             if shard.rows:
                 dimension = dimension or shard.dimension
@@ -135,8 +136,7 @@ def encode_corpora(
 def _check_size(language: str, corpus: Corpus, files: Sequence[_File]) -> None:
     """Of a corpus that is whole, before others take hours."""
     own = [file for file in files if file.language == language]
-    found = sum(file.rows for file in own)
-    if all(file.complete for file in own) and found != len(corpus):
+    if all(file.complete for file in own) and (found := sum(file.rows for file in own)) != len(corpus):
         where = f"{corpus.files[0].path.parent}: " if corpus.files else ""
         raise DataError(f"{where}{language}: found {found} passages, expected {len(corpus)}; is a file missing?")
 
