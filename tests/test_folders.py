@@ -197,6 +197,10 @@ def test_whose_vectors_they_are(place: tuple[Folder, Path]) -> None:
     with pytest.raises(IntegrityError, match="describes another model") as caught:
         describe(folder, {"a": "ü"})
     assert str(caught.value).startswith(folder.where("model.json"))
+    for damaged in (b"", expected[:-3], b"\xff" + expected):
+        (path / "model.json").write_bytes(damaged)
+        with pytest.raises(IntegrityError, match="model.json describes another model .* delete its folder"):
+            describe(folder, {"b": 1, "a": "ü"})
 
 
 def check_shards(remote: Folder, on_disk: Callable[[], dict[str, bytes]], change: "Change", tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run on a cluster of two nodes, against the same run on one machine: the same bytes, whatever is killed meanwhile."""
+"""A run on a cluster of two nodes against the same run on one machine: the same bytes, whatever is killed."""
 
 import json
 import os
@@ -221,7 +221,7 @@ def test_twenty_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     rng, killed, runs, redone = random.Random(8), 0, 0, 0.0
     kinds = ["worker", "node", "driver"]
     with nodes.cluster({"num_cpus": 1}) as cluster:
-        node, up = 0, True
+        node = 0
         while killed < KILLS:
             made.forget()
             name, allowed, did = f"run-{runs}", 0, []

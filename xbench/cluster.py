@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from xbench.errors import IncompleteError, UsageError, XbenchError
-from xbench.memory import peak_mb
+from xbench.memory import peak_mb, shared_mb
 from xbench.progress import log
 
 S = TypeVar("S")
@@ -217,7 +217,10 @@ class RayWorkers:
         return value
 
     def report(self) -> dict[str, Any]:
-        """How many worked on how many nodes, what each was given, and the largest resident memory, in MB."""
+        """How many worked on how many nodes, what each was given, and the largest resident memory, in MB.
+
+        Without the object store, which the processes of a node share.
+        """
         peaks = [peak for some in self._seen.values() for peak in some.values()]
         return {
             "workers": {
@@ -245,4 +248,4 @@ def _work(common: tuple[Callable[[S, T], R], S], item: T) -> tuple[R, tuple[str,
     value = function(shared, item)
     import ray
 
-    return value, (ray.get_runtime_context().get_node_id(), os.getpid(), peak_mb() or 0)
+    return value, (ray.get_runtime_context().get_node_id(), os.getpid(), (peak_mb() or 0) - shared_mb())

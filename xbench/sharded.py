@@ -21,6 +21,7 @@ from xbench.arithmetic import Matrix, exact_scores
 from xbench.census import Known
 from xbench.errors import UsageError
 from xbench.kept import keep, kept
+from xbench.memory import give_back
 from xbench.progress import log
 from xbench.ranking import TILE_BYTES, Pool, passages_above, rule_order, tie_order
 from xbench.records import Judged
@@ -158,6 +159,8 @@ def search_shard(asked: Asked, item: tuple[int, Shard, NDArray[np.float64]]) -> 
             raise
         log.warning("%s; NumPy searches", error)
         return _search_pool(asked, number, pool, ids, floor, None)
+    finally:
+        give_back()
 
 
 def _search_pool(

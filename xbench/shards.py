@@ -15,6 +15,7 @@ from xbench.drafts import Advance, Draft, encode_drafts
 from xbench.encode import full_identity
 from xbench.errors import DataError
 from xbench.folders import Folder, describe
+from xbench.memory import give_back
 from xbench.models import Encoder
 from xbench.progress import log, track
 from xbench.records import Corpus, CorpusFile, Passage
@@ -234,4 +235,5 @@ def encode_draft(how: tuple[Distant, int | None], draft: Draft) -> Shard:
     if (found := stored_shard(draft.folder, draft.source, draft.number)) is not None:
         return found
     (shard,) = encode_drafts(model.load(), [draft], batch_tokens)
+    give_back()
     return shard
