@@ -14,15 +14,19 @@ from test_sharded import asked, check, cut
 from test_shards import corpus, files_of
 
 from xbench import apart, encode, sharded
+from xbench.apart import encode_apart
+from xbench.batches import Window, Work
 from xbench.census import take_census
 from xbench.distant import Distant, Spec, ask
 from xbench.encode import encode as encode_collection
+from xbench.encode import text_key
 from xbench.errors import DataError, IntegrityError
 from xbench.folders import LocalFolder
 from xbench.models import Encoder, Options, load
 from xbench.records import Collection, Passage, Query
 from xbench.sharded import search
 from xbench.shards import encode_corpus
+from xbench.workers import Here
 
 
 class Shuffled:
@@ -231,3 +235,28 @@ def test_a_model_elsewhere_encodes_nothing_here(spec: Spec) -> None:
             call()
     assert pickle.loads(pickle.dumps(model)) == model
     assert np.array_equal(model.load().encode(["x"], "queries", "a"), spec.load().encode(["x"], "queries", "a"))
+
+
+OWN = """
+import numpy as np
+
+class Own:
+    batch_tokens, fingerprint = 64, "{n}"
+
+    def encode_passages(self, texts, language):
+        return np.array([[len(text) + {n}, 1] for text in texts], np.float32)
+
+    encode_queries = encode_passages
+"""
+
+
+def test_what_is_prepared_belongs_to_a_model(tmp_path: Path) -> None:
+    """A process keeps the last window that it has tokenized; another model would cut its texts elsewhere."""
+    some = Window("passages", [Work(text_key("passages", "", text), text, "en", text) for text in ("a", "bcd")])
+    for n in (1, 2, 1):
+        (tmp_path / f"own{n}.py").write_text(OWN.format(n=n), encoding="utf-8")
+        model = ask(Spec(f"py:own{n}.py:Own", Options(), str(tmp_path)), Here())
+        ((_, batch),) = encode_apart(model, [some], [[True, True]], 64, Here())
+        assert sorted(batch.vectors[:, 0].tolist()) == [1 + n, 3 + n]
+        ((spec, _),) = apart._PREPARED
+        assert spec == model.spec
