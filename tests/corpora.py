@@ -59,8 +59,11 @@ def make(
     data = folder / "data" / name
     data.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    words = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(2, 11))) for _ in range(5000)]
-    sentences = [" ".join(rng.choice(words, 17)).capitalize() + "." for _ in range(20_000)]
+    letters = rng.integers(ord("a"), ord("z") + 1, (5000, 10), np.uint8)
+    words = [line[:size].tobytes().decode() for line, size in zip(letters, rng.integers(2, 11, 5000), strict=True)]
+    sentences = [
+        " ".join([words[i] for i in line]).capitalize() + "." for line in rng.integers(0, 5000, (20_000, 17)).tolist()
+    ]
     files, counts = [], []
     for language, rows in sizes.items():
         asked: list[tuple[str, list[str]]] = []

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import nodes
+import pytest
 
 from xbench.cluster import RETRIES, _fit
 
@@ -112,6 +113,7 @@ def test_what_a_worker_gets() -> None:
     assert name == "UsageError" and "No module named 'ghost'" in message and "\n" not in message
 
 
+@pytest.mark.slow
 def test_what_has_no_memory_ends() -> None:
     """Ray would try for ever what its monitor of memory kills; here it kills all."""
     own = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}

@@ -1,6 +1,7 @@
 """Folders on a disk and at a URL: files whole or not at all, the same bytes, errors of one line."""
 
 import hashlib
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -349,3 +350,20 @@ def written(folder: Folder, change: Change) -> None:
     assert folder.names() == before | {"other"}
     folder.write("big", [bytes(8 << 20), BIG])
     assert folder.sha256("big") == hashlib.sha256(bytes(8 << 20) + BIG).hexdigest()
+
+
+def write_into(place: tuple[str, int, int]) -> str | None:
+    """What goes wrong when a file is written into a folder of a new folder."""
+    url, i, j = place
+    try:
+        (open_folder(url) / f"{i}" / "new").write(f"{j}", [b"x"])
+    except StorageError as error:
+        return str(error)
+    return None
+
+
+def test_workers_make_one_folder_at_once(tmp_path: Path) -> None:
+    with servers.ftp(tmp_path / "ftp") as url, multiprocessing.get_context("spawn").Pool(3) as pool:
+        found = pool.map(write_into, [(url, i, j) for i in range(20) for j in range(3)], chunksize=1)
+    assert found == [None] * 60
+    assert len(list((tmp_path / "ftp").glob("*/new/*"))) == 60

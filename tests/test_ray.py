@@ -116,7 +116,7 @@ class Made:
         """Until so many have been begun."""
         deadline = time.monotonic() + 120
         while len(self.encoded()) < batches:
-            assert time.monotonic() < deadline and process.poll() is None, "it encodes nothing"
+            assert time.monotonic() < deadline and process.poll() is None, (process.poll(), process.communicate())
             time.sleep(0.01)
 
 

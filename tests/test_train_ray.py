@@ -151,6 +151,7 @@ def files(model: Path) -> dict[str, str]:
     return {str(path.relative_to(model)): hashlib.sha256(path.read_bytes()).hexdigest() for path in some}
 
 
+@pytest.mark.slow
 def test_the_same_weights_by_torchrun_on_two_nodes_and_by_ray(cluster: Cluster, place: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -119,7 +119,7 @@ class RemoteFolder:
     def write(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
         """In a transaction of fsspec: the file appears when it ends, where the protocol can do that."""
         with self._access(name, "write") as (files, path):
-            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            _make(files, path.rpartition("/")[0])
             with files.transaction, files.open(path, "wb") as file:
                 for part in parts:
                     file.write(part)
@@ -141,6 +141,16 @@ class RemoteFolder:
         except Exception as error:  # of any protocol's package: it need not be an OSError
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise StorageError(f"cannot {verb} {url}: {reason}; the same command goes on from here") from error
+
+
+def _make(files: Any, folder: str) -> None:
+    """Make a folder, which another worker may be making at the same moment."""
+    try:
+        files.makedirs(folder, exist_ok=True)
+    except Exception:  # of any protocol's package
+        files.invalidate_cache()
+        if not files.isdir(folder):
+            raise
 
 
 def open_folder(where: str | Path) -> Folder:
