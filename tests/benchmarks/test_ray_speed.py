@@ -3,7 +3,8 @@
     pytest -s -m benchmark tests/benchmarks/test_ray_speed.py     (XBENCH_BENCH_MILLIONS=0.2,2)
 
 Passages are made up, in MIRACL's format, in files of 500,000. `cheap` costs next to nothing, so that what is measured
-is xbench, and Ray at its worst: there is next to nothing to win. `static` is the model that comes along.
+is xbench, and Ray at its worst: there is next to nothing to win. `static` is the model that comes along. `waits` gives
+5,000 vectors a second without a processor, as if a GPU made them.
 The limit of two workers is a ratio of 2; of one worker on the cores of one process, 1.
 """
 
@@ -30,6 +31,7 @@ SHARD_ROWS = 8192
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("made")
     corpora.write_encoder(made / "cheap.py")
+    corpora.write_encoder(made / "waits.py", delay=1 / 5000)
     for millions in MILLIONS:
         started, rows = time.perf_counter(), round(millions * 1e6)
         sizes = [min(FILE_ROWS, rows - low) for low in range(0, rows, FILE_ROWS)]
@@ -106,8 +108,8 @@ def test_overhead_and_scaling(folder: Path) -> None:
     """On the smallest corpus: one process that has one core, one worker with one, two workers with one each."""
     rows = round(MILLIONS[0] * 1e6)
     with cluster({"num_cpus": 1}) as nodes:
-        for model in ("py:cheap.py:Cheap", "static"):
-            name = "cheap" if ":" in model else model
+        for name in ("cheap", "waits", "static"):
+            model = "static" if name == "static" else f"py:{name}.py:Cheap"
             os.environ["OMP_NUM_THREADS"] = "1"
             try:
                 alone = run(folder, rows, model, f"{name}-alone", "--threads", "1")
