@@ -23,7 +23,8 @@ from nodes import cluster
 
 MILLIONS = [float(some) for some in os.environ.get("XBENCH_BENCH_MILLIONS", "0.2,2").split(",")]
 FILE_ROWS = 500_000
-# Shards small enough that a worker has a dozen of the smallest corpus: its memory has settled by then.
+# Small enough that a worker has a dozen of the smallest corpus: its memory has settled by then, and nobody waits for
+# the last shard of another.
 SHARD_ROWS = 8192
 
 
@@ -106,17 +107,17 @@ def test_time_and_memory(folder: Path) -> None:
 @pytest.mark.timeout(7200)
 def test_overhead_and_scaling(folder: Path) -> None:
     """On the smallest corpus: one process that has one core, one worker with one, two workers with one each."""
-    rows = round(MILLIONS[0] * 1e6)
+    rows, small = round(MILLIONS[0] * 1e6), ["--shard-rows", str(SHARD_ROWS)]
     with cluster({"num_cpus": 1}) as nodes:
         for name in ("cheap", "waits", "static"):
             model = "static" if name == "static" else f"py:{name}.py:Cheap"
             os.environ["OMP_NUM_THREADS"] = "1"
             try:
-                alone = run(folder, rows, model, f"{name}-alone", "--threads", "1")
+                alone = run(folder, rows, model, f"{name}-alone", "--threads", "1", *small)
             finally:
                 del os.environ["OMP_NUM_THREADS"]
-            single = run(folder, rows, model, f"{name}-1", "--ray", nodes.address, "--workers", "1")
-            double = run(folder, rows, model, f"{name}-2", "--ray", nodes.address, "--workers", "2")
+            single = run(folder, rows, model, f"{name}-1", "--ray", nodes.address, "--workers", "1", *small)
+            double = run(folder, rows, model, f"{name}-2", "--ray", nodes.address, "--workers", "2", *small)
             assert same(folder, f"{name}-alone", f"{name}-1") == same(folder, f"{name}-1", f"{name}-2")
             show(f"{name}, one process -> 1 worker", alone, single)
             show(f"{name}, 1 worker -> 2 workers", single, double)
