@@ -101,7 +101,8 @@ def test_what_cannot_be_asked(made: list[object], capsys: pytest.CaptureFixture[
         (["hash", "-t", "mini", "--gpus-per-worker", "1"], "--gpus-per-worker is for a cluster"),
         (["hash", "-t", "mini", "--shards", "nosuch://x"], "nosuch"),
         (["hash", "-t", "mini", "--ray", "127.0.0.1:1"], "no Ray cluster there"),
+        (["hash", "-t", "mini", "--index", "SQ8", "--shards", "ftp://127.0.0.1/x"], "give --shards a folder"),
     ):
-        code, out, error = run(capsys, "encode", *words)
+        code, out, error = run(capsys, "run" if "--index" in words else "encode", *words)
         assert code == 2 and not out and len(error.strip().split("\n")) == 1
         assert re.search(re.escape(phrase), error), error

@@ -142,10 +142,10 @@ class RayWorkers:
             sizes = range(1, 1 + int(max(node["CPU"] for node in some)))
             fitting = [n for n in sizes if _fit(some, n, self.gpus) >= self._workers]
             return max(fitting, default=1)
-        least = int(min(node["CPU"] for node in some))
+        most = int(max(node["CPU"] for node in some))
         if self.gpus:
             return max(1, int(min(node["CPU"] * self.gpus / node["GPU"] for node in some)))
-        return min(least, PROCESSORS)
+        return min(most, PROCESSORS)
 
     def _room(self) -> int:
         return _fit(self._nodes(), self.processors, self.gpus)
@@ -210,7 +210,7 @@ class RayWorkers:
         except errors.RayError as error:
             reason = " ".join(str(error).split())[:300]
             raise IncompleteError(
-                f"workers were lost {RETRIES + 1} times with the same work, perhaps out of memory: "
+                f"some work was lost {RETRIES + 1} times with its worker, perhaps out of memory: "
                 f"{type(error).__name__}: {reason}; with fewer --workers or --shard-rows, the same command goes on"
             ) from error
         self._seen.setdefault(node, {})[process] = peak

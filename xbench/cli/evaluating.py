@@ -41,11 +41,13 @@ def evaluate_and_show(
     **options: Any,
 ) -> "list[Result]":
     """Evaluate, write each result as soon as it is there, print its tables; returns the results."""
+    from xbench.approximate import FLAT
     from xbench.catalogue import parse_all
     from xbench.errors import UsageError
     from xbench.estimate import estimate
     from xbench.evaluate import Plan, evaluate
     from xbench.export import export_qrels, export_runs
+    from xbench.folders import RemoteFolder
     from xbench.groups import groupings
     from xbench.models import Encoder, Options
     from xbench.models.fuse import Fusion
@@ -59,6 +61,8 @@ def evaluate_and_show(
     asked = {"shard-rows": shard_rows, "index": index, "nprobe": nprobe, "depth": depth}
     large = as_large(asked)
     folder_of_shards = shards_folder(shards)
+    if isinstance(folder_of_shards, RemoteFolder) and large.variant.factory != FLAT:
+        raise UsageError(f"--index {index} reads shards many times: give --shards a folder, found {shards}")
     results = []
     with placed(model, Options(**options), ray, workers, gpus_per_worker) as (loaded, others):
         parts = loaded.parts if isinstance(loaded, Fusion) else (loaded,)
