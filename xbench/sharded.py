@@ -62,7 +62,7 @@ class Found(NamedTuple):
     above: NDArray[np.int32]  # (nnz,) passages above each judged passage
     query: NDArray[np.int64]  # (m,) of each of the first passages, query by query
     scores: NDArray[np.float64]  # (m,) by the ranking rule, to the last bit
-    ids: list[str]  # (m,) doc_ids
+    ids: NDArray[np.uint8]  # (m,) doc_ids, a line each: one piece of memory, where m objects would be many
     engine: str  # as `accelerator.describe`
 
 
@@ -177,12 +177,13 @@ def _search_pool(
         above = passages_above([queries], pool, here, pieces=1, **options)[:, 0]
     engine = describe(device)
     if not k:
-        return Found(number, above, np.empty(0, np.int64), np.empty(0), [], engine)
+        return Found(number, above, np.empty(0, np.int64), np.empty(0), _bytes([]), engine)
     alone = pool.head(1)
     rows = first_passages([queries], alone, k, floor=floor, **options)
     query, place = np.nonzero(rows >= 0)
     row = rows[query, place].astype(np.int64)
-    return Found(number, above, query, _exact(queries, alone, query, row), [ids[i] for i in row.tolist()], engine)
+    named = _bytes([ids[i] for i in row.tolist()])
+    return Found(number, above, query, _exact(queries, alone, query, row), named, engine)
 
 
 def _exact(queries: Matrix, pool: Pool, query: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -221,7 +222,7 @@ class _First:
         old = self._ids[touched] != ""
         queries = np.concatenate([np.repeat(touched, old.sum(axis=1)), found.query])
         scores = np.concatenate([self._scores[touched][old], found.scores])
-        named = np.concatenate([self._ids[touched][old], np.array(found.ids, object)])
+        named = np.concatenate([self._ids[touched][old], np.array(_text(found.ids), object)])
         sequence = _order(queries, scores, named)
         starts = np.searchsorted(queries[sequence], np.append(touched, len(self._scores)))
         rank = np.arange(len(sequence)) - np.repeat(starts[:-1], np.diff(starts))
