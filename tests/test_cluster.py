@@ -94,6 +94,7 @@ def told(what: str, address: str, **environment: str) -> tuple[dict[str, Any], s
     return dict(json.loads(line) for line in done.stdout.split("\n") if line), done.stderr
 
 
+@pytest.mark.slow
 def test_what_a_worker_gets() -> None:
     with nodes.cluster({"num_cpus": 12, "num_gpus": 1}) as cluster:
         found, error = told("room", cluster.address)

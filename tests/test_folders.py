@@ -256,6 +256,7 @@ def test_shards_at_a_url(server: tuple[str, Path], tmp_path: Path) -> None:
     check_shards(open_folder(f"{url}/{tmp_path.name}"), lambda: files_of(path), change, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_with_shards_at_a_url(server: tuple[str, Path], tmp_path: Path) -> None:
     """The same result, and nothing of the corpus in the cache."""
     url, root = server

@@ -114,7 +114,7 @@ def test_constraints_cover_the_dependencies() -> None:
     }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    wanted = {re.split("[>=<]", name)[0].lower() for names in groups for name in names}
+    wanted = {re.split("[>=<]", name)[0].lower().replace("ray[train]", "ray") for names in groups for name in names}
     own = {name for name in wanted if name.startswith("xbench[")}
     assert own == {"xbench[bm25,distributed,leaderboards,openvino,train]"} and wanted - own <= pinned
 

@@ -196,6 +196,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_an_error_of_a_process_is_the_command_s(cluster: Cluster, place: Path) -> None:
     """Process 0 finds no data, while process 1 waits for it."""
     process = start(place, "error", "--ray", cluster.address, "--set", 'data.files=["none.jsonl"]')
@@ -206,6 +207,7 @@ def test_an_error_of_a_process_is_the_command_s(cluster: Cluster, place: Path) -
     assert [path.name for path in (place / "error").iterdir()] == ["config.json"]
 
 
+@pytest.mark.slow
 def test_other_versions_are_refused(cluster: Cluster, place: Path) -> None:
     process = start(place, "versions", "--ray", cluster.address, before=("-c", OTHER_VERSION))
     told = done(process, UsageError.exit_code)[1]

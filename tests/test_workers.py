@@ -22,6 +22,9 @@ from xbench.errors import IntegrityError, UsageError, XbenchError
 from xbench.models import Options
 from xbench.workers import Here
 
+# Minutes of real clusters, here and in test_train_ray.py; CI runs test_ray.py.
+pytestmark = pytest.mark.slow
+
 # Everything that needs a connection, in one process with one: a name and what came of it, a line each.
 PROGRAM = """
 import json, os, pathlib, sys, time
