@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_ranking import make
 from test_sharded import asked, check, cut
-from test_shards import corpus, files_of
+from test_shards import corpus, encode_corpus, files_of
 
 from xbench import apart, encode, sharded
 from xbench.apart import encode_apart
@@ -25,7 +25,6 @@ from xbench.folders import LocalFolder
 from xbench.models import Encoder, Options, load
 from xbench.records import Collection, Passage, Query
 from xbench.sharded import search
-from xbench.shards import encode_corpus
 from xbench.workers import Here
 
 

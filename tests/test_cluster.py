@@ -10,7 +10,7 @@ from typing import Any
 import nodes
 import pytest
 
-from xbench.cluster import RETRIES, _fit
+from xbench.cluster import RETRIES, room
 
 # One connection after the other; a name and what came of it, a line each.
 PROGRAM = """
@@ -126,6 +126,6 @@ def test_what_has_no_memory_ends() -> None:
     assert time.monotonic() - started < 80
 
 
-def test_parts_of_gpus_fit() -> None:
+def test_parts_of_gpusroom() -> None:
     for gpus, expected in ((0.1, 20), (0.2, 10), (0.3, 6), (0.7, 2), (1, 2), (2, 1)):
-        assert _fit([{"CPU": 99.0, "GPU": 2.0}], 1, gpus) == expected, gpus
+        assert room([{"CPU": 99.0, "GPU": 2.0}], 1, gpus) == expected, gpus

@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 import servers
 from test_encode import Counting
-from test_shards import corpus, files_of
+from test_shards import corpus, encode_corpus, files_of
 
 from xbench.errors import IntegrityError, StorageError, UsageError
 from xbench.folders import Folder, LocalFolder, RemoteFolder, describe, open_folder
-from xbench.shards import encode_corpus
 
 # More than fsspec sends at once, so that a part of the file has been sent when the rest fails.
 BIG = bytes(range(256)) * 1000

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,18 +19,19 @@ from test_encode import Counting, small_disk  # noqa: F401
 
 from xbench import batches, drafts
 from xbench.errors import DataError, IntegrityError, ModelOutputError, StorageError
-from xbench.folders import LocalFolder
+from xbench.folders import Folder, LocalFolder
+from xbench.models import Encoder
 from xbench.records import Corpus, CorpusFile, Passage
-from xbench.shards import encode_corpora, encode_corpus
+from xbench.shards import Shards, encode_corpora
 from xbench.store import Cut
 
 # Killed at random moments by the test; its vectors depend on the company a text is encoded in.
 PROGRAM = """
 import sys
 from pathlib import Path
-from test_shards import Company, corpus
+from typing import Any
+from test_shards import Company, corpus, encode_corpus
 from xbench.folders import LocalFolder
-from xbench.shards import encode_corpus
 
 encode_corpus(Company(), "a", corpus(Path(sys.argv[1])), LocalFolder(Path(sys.argv[2])), shard_rows=7)
 """
@@ -44,6 +46,11 @@ class Company(Counting):
         time.sleep(0.02)
         noise = int.from_bytes(hashlib.sha256("|".join(texts).encode()).digest()[:2], "big")
         return super()._encode(role, texts, language) + np.float32(noise * 1e-3)
+
+
+def encode_corpus(model: Encoder, language: str, some: Corpus, root: Folder, **options: Any) -> Shards:
+    """`encode_corpora` of one language."""
+    return encode_corpora(model, {language: some}, root, **options)[language]
 
 
 def read(path: Path) -> Iterator[Passage]:

@@ -16,7 +16,7 @@ import pytest
 import servers
 
 from xbench import cli, distant
-from xbench.cluster import RETRIES, _fit, connected
+from xbench.cluster import RETRIES, connected, room
 from xbench.distant import Spec, ask
 from xbench.errors import IntegrityError, UsageError, XbenchError
 from xbench.models import Options
@@ -230,10 +230,10 @@ def test_a_worker_with_another_model_or_other_versions(tmp_path: Path, monkeypat
         model.load()
 
 
-def test_how_many_fit() -> None:
+def test_how_manyroom() -> None:
     some = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 3.0}, {"GPU": 1.0}, {"CPU": 16.0, "GPU": 1.0}]
     for processors, gpus, expected in ((1, 0, 27), (4, 0, 6), (8, 0, 3), (17, 0, 0), (4, 1, 3), (2, 0.5, 6), (8, 2, 1)):
-        assert _fit(some, processors, gpus) == expected, (processors, gpus)
+        assert room(some, processors, gpus) == expected, (processors, gpus)
 
 
 def cause(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

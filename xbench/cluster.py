@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from xbench.errors import IncompleteError, UsageError, XbenchError
-from xbench.memory import peak_mb, shared_mb
+from xbench.memory import hoard_nothing, peak_mb, shared_mb
 from xbench.progress import log
 
 S = TypeVar("S")
@@ -56,7 +56,7 @@ def connected(address: str) -> Iterator[Any]:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, configure_logging=False)
         except (ValueError, RuntimeError, OSError) as error:
             raise _nobody(address, error) from error
-        log.info("connected to Ray %s: %d nodes", ray.__version__, sum(node["Alive"] for node in ray.nodes()))
+        log.info("connected to Ray %s: %d nodes", ray.__version__, len(nodes_of(ray)))
         try:
             yield ray
         finally:
@@ -95,6 +95,20 @@ def _nobody(address: str, error: Exception) -> UsageError:
     )
 
 
+def nodes_of(ray: Any) -> list[dict[str, float]]:
+    """The resources of every node that is alive, such as {"CPU": 8.0, "GPU": 1.0}."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def room(nodes: list[dict[str, float]], processors: int, gpus: float) -> int:
+    """For how many workers of this size the nodes have room."""
+    return sum(
+        # Not //: of 1 by 0.1 that is 9.
+        min(int(node.get("CPU", 0.0) // processors), int(node.get("GPU", 0.0) / gpus + 1e-6) if gpus else 1 << 30)
+        for node in nodes
+    )
+
+
 class RayWorkers:
     """Workers of the cluster that is `connected`; see `workers.Workers`."""
 
@@ -111,7 +125,7 @@ class RayWorkers:
                 one, and not a whole number, which Ray does not know.
         """
         self._ray, self._workers = ray, workers
-        nodes = self._nodes()
+        nodes = nodes_of(ray)
         most = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
         self.gpus = (1.0 if most else 0.0) if gpus is None else gpus
         if self.gpus > 1 and self.gpus % 1:
@@ -121,15 +135,11 @@ class RayWorkers:
         self.processors = self._share(nodes)
         self._seen: dict[str, dict[int, int]] = {}  # node -> process -> MB
         self._looked = -LOOK
-        room = self._room()
-        if workers and workers > room:
-            log.info("the cluster has room for %d of %d workers now; the others start when nodes join", room, workers)
+        now = self._room()
+        if workers and workers > now:
+            log.info("the cluster has room for %d of %d workers now; the others start when nodes join", now, workers)
         gpu = f", {self.gpus:g} GPUs" if self.gpus else ""
-        log.info("%d workers of %d processors%s each", workers or room, self.processors, gpu)
-
-    def _nodes(self) -> list[dict[str, float]]:
-        """The resources of every node that is alive."""
-        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        log.info("%d workers of %d processors%s each", workers or now, self.processors, gpu)
 
     def _share(self, nodes: list[dict[str, float]]) -> int:
         """Processors of each worker."""
@@ -140,7 +150,7 @@ class RayWorkers:
             raise UsageError("no node of the cluster has a processor to spare; start nodes with `ray start --num-cpus`")
         if self._workers:
             sizes = range(1, 1 + int(max(node["CPU"] for node in some)))
-            fitting = [n for n in sizes if _fit(some, n, self.gpus) >= self._workers]
+            fitting = [n for n in sizes if room(some, n, self.gpus) >= self._workers]
             return max(fitting, default=1)
         most = int(max(node["CPU"] for node in some))
         if self.gpus:
@@ -148,7 +158,7 @@ class RayWorkers:
         return min(most, PROCESSORS)
 
     def _room(self) -> int:
-        return _fit(self._nodes(), self.processors, self.gpus)
+        return room(nodes_of(self._ray), self.processors, self.gpus)
 
     @property
     def size(self) -> int:
@@ -165,7 +175,7 @@ class RayWorkers:
         # Ray hides no GPU from a worker that has none: all would take the first one.
         hidden = {} if self.gpus else {"runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}
         task = ray.remote(
-            **(hidden if any(node.get("GPU") for node in self._nodes()) else {}),
+            **(hidden if any(node.get("GPU") for node in nodes_of(self._ray)) else {}),
             num_cpus=self.processors,
             num_gpus=self.gpus,
             max_retries=RETRIES,
@@ -233,17 +243,9 @@ class RayWorkers:
         }
 
 
-def _fit(nodes: list[dict[str, float]], processors: int, gpus: float) -> int:
-    """How many workers of this size the nodes have room for."""
-    return sum(
-        # Not //: of 1 by 0.1 that is 9.
-        min(int(node.get("CPU", 0.0) // processors), int(node.get("GPU", 0.0) / gpus + 1e-6) if gpus else 1 << 30)
-        for node in nodes
-    )
-
-
 def _work(common: tuple[Callable[[S, T], R], S], item: T) -> tuple[R, tuple[str, int, int]]:
     """On a worker."""
+    hoard_nothing()
     function, shared = common
     value = function(shared, item)
     import ray

@@ -20,7 +20,7 @@ from xbench.drafts import Draft, encode_drafts
 from xbench.encode import missing
 from xbench.evaluate import TOP
 from xbench.folders import LocalFolder
-from xbench.large import Large
+from xbench.large import Large, shards_in
 from xbench.memory import peak_mb
 from xbench.models import ROLES, Encoder
 from xbench.progress import log
@@ -81,7 +81,7 @@ def estimate(model: Encoder, task: Task, plan: "Plan", large: Large, batch_token
         rows.append(["all", "held", count, lacking, None, 4 * lacking * one.dimension / MB])
         seconds, left_of_all = lacking / rate, lacking
     corpora: Mapping[str, Corpus] = texts.large.collection.large if texts.large else {}
-    root = plan.shards or LocalFolder(plan.cache / "shards")
+    root = shards_in(plan.cache, plan.shards)
     all_files = find_files(model, corpora, root, large.rows, batch_tokens)
     for language, corpus in corpora.items():
         files = [file for file in all_files if file.language == language]

@@ -184,15 +184,19 @@ def describe(folder: Folder, identity: dict[str, object]) -> None:
     text = json.dumps(identity, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     if "model.json" not in folder.names():
         folder.write("model.json", [text.encode()])
-    elif _parsed(folder.read("model.json")) != json.loads(text):
+    elif read_json(folder, "model.json") != json.loads(text):
         where = folder.where("model.json")
         raise IntegrityError(f"{where} describes another model than this fingerprint; delete its folder")
 
 
-def _parsed(content: Bytes) -> object:
-    """None for what is not JSON: it is damaged."""
+def read_json(folder: Folder, name: str) -> object:
+    """The value of a file that xbench wrote; None for what is not JSON: it is damaged.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
     try:
-        found: object = json.loads(content.tobytes())
-    except ValueError:
+        found: object = json.loads(folder.read(name).tobytes())
+    except ValueError:  # not JSON, or not UTF-8
         return None
     return found

@@ -55,6 +55,11 @@ class Found(NamedTuple):
     about: dict[str, Any]
 
 
+def shards_in(cache: Path, shards: Folder | None) -> Folder:
+    """The folder of all shards: the given one, by default in the cache."""
+    return shards or LocalFolder(cache / "shards")
+
+
 def encode_all(
     model: Encoder,
     collection: Collection,
@@ -77,7 +82,7 @@ def encode_all(
     if large.variant.factory != FLAT:  # before hours of encoding, not after
         for queries in encoded.vectors["queries"].values():
             Approximate.check(large.variant.factory, queries.shape[1], large.variant.nprobe)
-    root = shards or LocalFolder(cache / "shards")
+    root = shards_in(cache, shards)
     options: dict[str, Any] = {"shard_rows": large.rows, "batch_tokens": batch_tokens, "workers": workers}
     found = encode_corpora(model, collection.large, root, **options)
     for language, some in found.items():

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench.errors import IntegrityError
-from xbench.folders import Folder
+from xbench.folders import Folder, read_json
 from xbench.storage import fingerprint
 from xbench.store import Cut
 
@@ -147,10 +147,7 @@ def card_name(number: int) -> str:
 
 
 def _read_card(folder: Folder, name: str, source: Path) -> Shard:
-    try:
-        content: Any = json.loads(folder.read(name).tobytes())
-    except ValueError:  # not JSON, or not UTF-8
-        content = None
+    content: Any = read_json(folder, name)
     if not isinstance(content, dict) or content.pop("sha256", None) != fingerprint(content):
         raise IntegrityError(f"{folder.where(name)} is damaged; delete it and run again")
     content["cut"] = None if content["cut"] is None else Cut(*content["cut"])

@@ -21,7 +21,7 @@ from xbench.arithmetic import Matrix, exact_scores
 from xbench.census import Known
 from xbench.errors import UsageError
 from xbench.kept import keep, kept
-from xbench.memory import give_back
+from xbench.memory import hoard_nothing
 from xbench.progress import log
 from xbench.ranking import TILE_BYTES, Pool, passages_above, rule_order, tie_order
 from xbench.records import Judged
@@ -148,6 +148,7 @@ def search_shard(asked: Asked, item: tuple[int, Shard, NDArray[np.float64]]) -> 
         item: the number of the shard, the shard, and (n,) a score of each query below which a passage is not among
             its first k for certain.
     """
+    hoard_nothing()
     number, shard, floor = item
     ids = shard.doc_ids()
     pool = Pool([shard.matrix(), asked.known.vectors], [*ids, *asked.known.doc_ids])
@@ -159,8 +160,6 @@ def search_shard(asked: Asked, item: tuple[int, Shard, NDArray[np.float64]]) -> 
             raise
         log.warning("%s; NumPy searches", error)
         return _search_pool(asked, number, pool, ids, floor, None)
-    finally:
-        give_back()
 
 
 def _search_pool(

@@ -7,7 +7,7 @@ nothing but the shard, so a killed and resumed run ends with the same bytes, and
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from xbench.batches import check_width
 from xbench.distant import Distant
@@ -15,7 +15,6 @@ from xbench.drafts import Advance, Draft, encode_drafts
 from xbench.encode import full_identity
 from xbench.errors import DataError
 from xbench.folders import Folder, describe
-from xbench.memory import give_back
 from xbench.models import Encoder
 from xbench.progress import log, track
 from xbench.records import Corpus, CorpusFile, Passage
@@ -63,11 +62,6 @@ class _File(NamedTuple):
     def rows(self) -> int:
         """Passages in its shards."""
         return sum(shard.rows for shard in self.shards.values())
-
-
-def encode_corpus(model: Encoder, language: str, corpus: Corpus, root: Folder, **options: Any) -> Shards:
-    """As `encode_corpora`, of one language."""
-    return encode_corpora(model, {language: corpus}, root, **options)[language]
 
 
 def encode_corpora(
@@ -235,5 +229,4 @@ def encode_draft(how: tuple[Distant, int | None], draft: Draft) -> Shard:
     if (found := stored_shard(draft.folder, draft.source, draft.number)) is not None:
         return found
     (shard,) = encode_drafts(model.load(), [draft], batch_tokens)
-    give_back()
     return shard

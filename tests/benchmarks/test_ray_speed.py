@@ -23,8 +23,7 @@ from nodes import cluster
 
 MILLIONS = [float(some) for some in os.environ.get("XBENCH_BENCH_MILLIONS", "0.2,2").split(",")]
 FILE_ROWS = 500_000
-# Small enough that a worker has a dozen of the smallest corpus: its memory has settled by then, and nobody waits for
-# the last shard of another.
+# Small enough that a worker has a dozen of the smallest corpus, and nobody waits long for the last shard of another.
 SHARD_ROWS = 8192
 
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from xbench.cluster import connected
+from xbench.cluster import connected, nodes_of, room
 from xbench.errors import IncompleteError, UsageError, XbenchError
 from xbench.progress import log
 from xbench.storage import storage
@@ -102,7 +102,7 @@ def _group(ray: Any, address: str, workers: int | None, gpus: int | None, thread
     Raises:
         UsageError: it has too little, and will have no more.
     """
-    nodes = _nodes(ray)
+    nodes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes_of(ray)]
     if gpus is None:
         gpus = int(any(its for _, its in nodes))
     usable = [(cpus, its) for cpus, its in nodes if cpus and its >= gpus]
@@ -119,15 +119,9 @@ def _group(ray: Any, address: str, workers: int | None, gpus: int | None, thread
     return group
 
 
-def _nodes(ray: Any) -> list[tuple[int, int]]:
-    """(processors, GPUs) of each machine."""
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in found]
-
-
 def _room(ray: Any, group: Group) -> int:
     """For how many processes there is."""
-    return sum(min(cpus // group.threads, its if group.gpus else cpus) for cpus, its in _nodes(ray))
+    return room(nodes_of(ray), group.threads, group.gpus)
 
 
 def _lack(ray: Any, group: Group) -> str:
